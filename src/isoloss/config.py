@@ -1,0 +1,159 @@
+"""TOML files read into frozen, checked configuration, with errors that name key and line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from isoloss.errors import BadStudy, nearest_name
+
+T = TypeVar("T", bound="Part")
+Location = tuple[str | int, ...]
+
+
+class Part(BaseModel):
+    """A table of a study or family file; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            names = {field.alias or name for name, field in cls.model_fields.items()}
+            for key in data:
+                if key not in names:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "there is no key '{key}' here",
+                        {"key": key, "nearest": nearest_name(str(key), names), "known": names},
+                    )
+        return data
+
+    def replace(self, **changes: Any) -> Self:
+        """A checked copy with some fields changed."""
+        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
+
+
+def check(data: dict[str, Any], kind: type[T], *, text: str, source: str) -> T:
+    """Check data read from TOML against a configuration.
+
+    Args:
+        data: what the TOML parser gave.
+        kind: the configuration it must be.
+        text: the file's content, to find lines in.
+        source: the file's name, for messages.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        BadStudy: a key or value is wrong; the first fault is named with its line and the
+            nearest key.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, text, source) from error
+
+
+def read(path: Path) -> str:
+    """The text of a TOML file.
+
+    Raises:
+        BadStudy: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        folder = path.parent if path.parent.is_dir() else Path()
+        near = nearest_name(path.name, [p.name for p in folder.glob("*.toml")])
+        raise BadStudy(
+            f"cannot read the file {path}: {getattr(error, 'strerror', None) or error}",
+            nearest=near,
+            remedy="isoloss init STUDY.toml writes a working one",
+        ) from error
+
+
+def _explain(error: ValidationError, text: str, source: str) -> BadStudy:
+    errors = error.errors()
+    # of a union's members the one with a misspelt key is the one that was meant
+    first = next((e for e in errors if e["type"] == "unknown_key"), errors[0])
+    location: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
+    nearest = None
+    if first["type"] == "unknown_key":
+        context = first.get("ctx", {})
+        location = (*location, context["key"])
+        known = ", ".join(sorted(context["known"]))
+        nearest = context["nearest"] or f"the keys here are {known}"
+    line = line_of(text, location)
+    where = f"{source}, line {line}" if line else source
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return BadStudy(
+        f"{_path(location) or 'the file'}: {first['msg'].removeprefix('Value error, ')}{more}",
+        asked=where
+        if first["type"] in {"unknown_key", "missing"}
+        else f"{first['input']!r}, {where}",
+        nearest=nearest,
+        remedy="mend that line; isoloss init shows every key with its meaning",
+    )
+
+
+def _is_union_tag(part: str | int) -> bool:
+    # pydantic names the member of a union it tried: no part of the file
+    return isinstance(part, str) and bool(
+        re.search(r"[\[\]()]|^[A-Z]|^(str|int|list|literal)", part)
+    )
+
+
+def _path(location: Location) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
+_KEY = re.compile(r"""^\s*["']?([\w.-]+)["']?\s*=""")
+
+
+def line_of(text: str, location: Location) -> int | None:
+    r"""The line of a TOML text on which a key stands, or the nearest table around it.
+
+    >>> line_of('a = 1\n[[b]]\nc = 2\n[[b]]\nc = 3', ("b", 1, "c"))
+    5
+    """
+    counts: dict[Location, int] = {}
+    table: Location = ()
+    best, best_length = None, 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = _table(header[2], header[1] == "[[", counts)
+            here = table
+        elif key := _KEY.match(line):
+            here = (*table, *key[1].split("."))
+        else:
+            continue
+        shared = min(len(here), len(location))
+        if here[:shared] == location[:shared] and shared > best_length:
+            best, best_length = number, shared
+    return best
+
+
+def _table(header: str, is_list: bool, counts: dict[Location, int]) -> Location:
+    names = [name.strip().strip("\"'") for name in header.split(".")]
+    here: Location = ()
+    for depth, name in enumerate(names):
+        here = (*here, name)
+        if is_list and depth == len(names) - 1:
+            counts[here] = counts.get(here, -1) + 1
+            # lists inside this item start anew
+            for other in [c for c in counts if len(c) > len(here) and c[: len(here)] == here]:
+                del counts[other]
+        if here in counts:
+            here = (*here, counts[here])
+    return here

@@ -1,0 +1,143 @@
+"""What a person at a terminal sees: progress on standard error, tables, colour there alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160)], "\ufffd")
+
+
+def plain(text: object) -> str:
+    r"""Text that cannot move the cursor, colour the terminal or end the line.
+
+    >>> plain("a\x1b[31mb")
+    'a�[31mb'
+    """
+    return escape(str(text).translate(_CONTROL))
+
+
+class Terminal:
+    """Progress of a run, drawn on standard error.
+
+    Args:
+        quiet: only failures are shown.
+        verbose: every cell gets a line.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._quiet, self._verbose = quiet, verbose
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, *, cells: int, finished: int) -> None:
+        """Open the bar."""
+        self.note(f"{cells} cells to measure, {finished} already in the store")
+        self._task = self._bar.add_task("measuring", total=cells)
+        self._bar.start()
+
+    def checkpoint(self, name: str) -> None:
+        """Name the checkpoint at the bar, or on a line of its own where there is no bar."""
+        if self._task is not None:
+            self._bar.update(self._task, description=plain(name))
+        if not self._console.is_terminal:
+            self.note(name)
+
+    def done(self, label: str) -> None:
+        """Advance the bar."""
+        if self._task is not None:
+            self._bar.advance(self._task)
+        if self._verbose:
+            self._console.print(f"  done    {plain(label)}")
+
+    def failed(self, label: str, reason: str) -> None:
+        """Name the failed cell, always."""
+        if self._task is not None:
+            self._bar.advance(self._task)
+        self._console.print(f"  [red]failed[/red]  {plain(label)}: {plain(reason.splitlines()[0])}")
+
+    def note(self, text: str) -> None:
+        """A line unless quiet."""
+        if not self._quiet:
+            self._console.print(plain(text))
+
+    def stop(self) -> None:
+        """Close the bar."""
+        self._bar.stop()
+
+
+class TrainingBars:
+    """One bar a run while a family is trained, drawn on standard error."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> TrainingBars:
+        """Open the bars."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bars."""
+        self._bars.stop()
+
+    def __call__(self, run: str, step: int, steps: int, facts: str) -> None:
+        """Move the bar of a run, which is made when the run is first heard of."""
+        if run not in self._tasks:
+            self._tasks[run] = self._bars.add_task(plain(run), total=steps, facts="")
+        self._bars.update(self._tasks[run], completed=step, facts=facts)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> None:
+    """Print rows of equal keys as a table on standard output."""
+    console = Console(highlight=False)
+    table = Table(title=title, show_edge=False, pad_edge=False, header_style="bold")
+    columns = list(rows[0]) if rows else []
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float | None) for row in rows)
+        table.add_column(plain(column), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    # a table in a pipe is read by programs: no wrapping there
+    console.print(table, width=None if console.is_terminal else 10_000, soft_wrap=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return plain(value)

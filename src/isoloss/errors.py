@@ -1,0 +1,98 @@
+"""Errors people can act on: what is wrong, the value, the nearest thing that works, what to do.
+
+There is one class per remedy, so that a caller can tell "edit the study" from "free the disk"
+without reading the text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IsolossError(Exception):
+    """Base of every error a user or a file can cause.
+
+    Args:
+        what: what is wrong, as one sentence.
+        asked: the value received and where it came from.
+        nearest: the nearest thing that works, where there is one.
+        remedy: the next command or edit.
+    """
+
+    def __init__(
+        self, what: str, *, asked: str | None = None, nearest: str | None = None, remedy: str
+    ) -> None:
+        super().__init__(what)
+        self.what, self.asked, self.nearest, self.remedy = what, asked, nearest, remedy
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label, text in (("asked", self.asked), ("nearest", self.nearest), ("try", self.remedy)):
+            if text:
+                lines.append(f"  {label + ':':<9}{text}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments do not survive the default pickling of exceptions
+        return _rebuild, (type(self), self.what, self.asked, self.nearest, self.remedy)
+
+
+def _rebuild(
+    kind: type[IsolossError], what: str, asked: str | None, nearest: str | None, remedy: str
+) -> IsolossError:
+    return kind(what, asked=asked, nearest=nearest, remedy=remedy)
+
+
+class BadStudy(IsolossError):
+    """The study or family file is wrong: edit it."""
+
+
+class BadRequest(IsolossError):
+    """A command or a call was given arguments that cannot be: call it otherwise."""
+
+
+class CheckpointMissing(IsolossError):
+    """A step, revision or folder is not there: choose another."""
+
+
+class BadCheckpoint(IsolossError):
+    """Weights, config or tokenizer are broken or do not fit together: export them again."""
+
+
+class BadData(IsolossError):
+    """A corpus, a task or a table cannot be read as what it claims to be: mend the file."""
+
+
+class StoreBusy(IsolossError):
+    """Another run writes to the store: wait for it or choose another folder."""
+
+
+class BadStore(IsolossError):
+    """The store is damaged or was written by a newer version: check it or upgrade."""
+
+
+class DiskFull(IsolossError):
+    """A file could not be written for want of space: free some and run again."""
+
+
+class NonFinite(IsolossError):
+    """A computation met NaN or infinity where a number is needed."""
+
+
+class Refused(IsolossError):
+    """The comparison asked for would mislead: ask a question the data can answer."""
+
+
+class DependencyMissing(IsolossError):
+    """An optional package is not installed: install the extra."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like ``name``, or None where nothing is alike.
+
+    >>> nearest_name("num_fewshots", ["limit", "num_fewshot"])
+    'num_fewshot'
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

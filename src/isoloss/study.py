@@ -1,0 +1,305 @@
+"""The study: what to measure on which family, as a TOML file and as a frozen object."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from isoloss.config import Part, check, read
+from isoloss.errors import BadStudy
+
+Steps = str | list[int]
+_SELECTION = re.compile(r"all|(last|log):[1-9]\d*|\d+\.\.\d+(:[1-9]\d*)?")
+_BYTES = re.compile(r"([\d_.]+) ?(?:([KMGT])i?)?B?", re.IGNORECASE)
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """A size in bytes; units are powers of 1024.
+
+    >>> parse_bytes("1GiB")
+    1073741824
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write it like '512MiB' or '1GiB'")
+    return int(float(match[1]) * 1024 ** _POWERS.get((match[2] or "").upper(), 0))
+
+
+def _selection(value: Steps) -> Steps:
+    if isinstance(value, str) and not _SELECTION.fullmatch(value):
+        raise ValueError("steps are a list, 'all', 'last:3', 'log:20' or '0..143000:1000'")
+    return value
+
+
+class Settings(Part):
+    """How to compute, never what: of these only dtype and threads enter a cell."""
+
+    device: str = "auto"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    memory_budget: str = "1GiB"
+    threads: int = Field(default=2, ge=1)
+    cache_budget: str = "50GiB"
+
+    @field_validator("memory_budget", "cache_budget")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        parse_bytes(value)
+        return value
+
+
+class CheckpointSpec(Part):
+    """One folder of weights with what is known about it."""
+
+    path: str
+    step: int | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    lr: float | None = None
+    schedule_progress: float | None = Field(default=None, ge=0, le=1)
+    stage: str | None = None
+    parent: str | None = None
+
+
+class ModelSpec(Part):
+    """The checkpoints of one run, in folders or in a hub repository."""
+
+    name: str
+    run: str | None = None
+    seed: int | None = None
+    variant: str | None = None
+    stage: str | None = None
+    parent: str | None = None
+    schedule: str | None = None
+    checkpoints: str | list[CheckpointSpec] | None = None
+    hub: str | None = None
+    revision: str = "main"
+    steps: Steps = "all"
+    tokens_per_step: int | None = Field(default=None, ge=1)
+    train_log: str | None = None
+
+    _check_steps = field_validator("steps")(_selection)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        if (self.checkpoints is None) == (self.hub is None):
+            raise ValueError(f"model '{self.name}' needs either checkpoints or hub, and not both")
+        if self.hub is None and "revision" in self.model_fields_set:
+            raise ValueError("revision applies to a hub repository; folders are named by a glob")
+        return self
+
+
+class FamilySpec(Part):
+    """Models that belong together, or the folder that ``isoloss pretrain`` wrote."""
+
+    name: str | None = None
+    model: list[ModelSpec] = []
+    pretrained: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FamilySpec:
+        if self.pretrained is None and (self.name is None or not self.model):
+            raise ValueError("a family needs a name and a [[family.model]], or pretrained")
+        if self.pretrained is not None and self.model:
+            raise ValueError("a pretrained family brings its own models")
+        return self
+
+
+class CorpusSpec(Part):
+    """A text on which losses are measured, and how it is read."""
+
+    path: str | None = None
+    dataset: str | None = None
+    text_key: str = "text"
+    document: str = "file"
+    context: int | None = Field(default=None, ge=2)
+    stride: int | None = Field(default=None, ge=1)
+    bos: bool | Literal["auto"] = "auto"
+    tokens: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CorpusSpec:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("a corpus needs either path or dataset")
+        if self.context and self.stride and self.stride > self.context:
+            raise ValueError("stride cannot exceed context: tokens between windows would be lost")
+        return self
+
+
+class TaskSpec(Part):
+    """An ability: where its documents are and how they are asked."""
+
+    path: str | None = None
+    include_path: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0)
+    fewshot_seed: int = 1234
+    fewshot_path: str | None = None
+    limit: int | float | None = Field(default=None, gt=0)
+    sample: Literal["seeded", "first"] = "seeded"
+    form: Literal["cloze", "letters", "open", "cot"] | None = None
+    delimiter: str = " "
+    until: list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class ProbeSpec(Part):
+    """What every probe can be told: at which checkpoints, on which subjects."""
+
+    at: Steps = "all"
+
+    _check_at = field_validator("at")(_selection)
+
+
+class TokenLossSpec(ProbeSpec):
+    """Loss of every token of a corpus; on every corpus unless named."""
+
+    corpus: str | list[str] | None = None
+
+
+class TaskScoreSpec(ProbeSpec):
+    """Score on a task; on every task unless named."""
+
+    task: str | list[str] | None = None
+
+
+class OptimumSpec(ProbeSpec):
+    """Distance to the exact optimum on sentences of the family's own language."""
+
+    sentences: int = Field(default=1000, ge=2)
+
+
+class HiddenStateSpec(ProbeSpec):
+    """Linear probe naming the hidden state of a position of the family's own language."""
+
+    sentences: int = Field(default=4000, ge=30)
+    position: int = -1
+
+
+class ProbesSpec(Part):
+    """The probes of a study, by name."""
+
+    token_loss: TokenLossSpec | None = None
+    task_score: TaskScoreSpec | None = None
+    optimum: OptimumSpec | None = None
+    hidden_state: HiddenStateSpec | None = None
+
+
+class AxisSpec(Part):
+    """The loss axis: a corpus by name, ``SUBJECT:METRIC``, ``train_log``, or a task's metric."""
+
+    loss: str
+
+
+class Study(Part):
+    """What to measure on which family.
+
+    Load one with :meth:`load`; paths in it are relative to its file.
+    """
+
+    name: str
+    seed: int = 0
+    run: Settings = Settings()
+    family: list[FamilySpec] = Field(min_length=1)
+    corpus: dict[str, CorpusSpec] = {}
+    task: dict[str, TaskSpec] = {}
+    probe: ProbesSpec = ProbesSpec()
+    axis: AxisSpec | None = None
+
+    _folder: Path = PrivateAttr(default_factory=Path)
+    _text: str = PrivateAttr(default="")
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Study:
+        """Read a study file.
+
+        Args:
+            path: the TOML file.
+            overrides: ``KEY=VALUE`` settings that go before the file's, keys dotted, values TOML.
+
+        Returns:
+            The checked study.
+
+        Raises:
+            BadStudy: the file, a key or a value is wrong; the line is named.
+        """
+        file = Path(path)
+        return cls.from_text(read(file), folder=file.parent, source=file.name, overrides=overrides)
+
+    @classmethod
+    def from_text(
+        cls, text: str, *, folder: Path, source: str = "study.toml", overrides: Sequence[str] = ()
+    ) -> Study:
+        """Read a study from TOML text whose paths are relative to ``folder``; see :meth:`load`."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadStudy(
+                f"{source} is not valid TOML: {error}",
+                remedy="mend the line; strings need quotes, [[family]] opens one item of a list",
+            ) from error
+        for override in overrides:
+            _override(data, override)
+        study = check(data, cls, text=text, source=source)
+        study._folder, study._text = folder.resolve(), text
+        study._check_subjects(source)
+        return study
+
+    @property
+    def text(self) -> str:
+        """The file as given."""
+        return self._text
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._folder
+
+    def path(self, relative: str) -> Path:
+        """A path of the study file made absolute."""
+        return self._folder / Path(relative).expanduser()
+
+    def _check_subjects(self, source: str) -> None:
+        wanted: list[tuple[str, str | list[str] | None, Mapping[str, object], str]] = []
+        if spec := self.probe.token_loss:
+            wanted.append(("token_loss", spec.corpus, self.corpus, "corpus"))
+        if task_spec := self.probe.task_score:
+            wanted.append(("task_score", task_spec.task, self.task, "task"))
+        for probe, names, known, kind in wanted:
+            for name in [names] if isinstance(names, str) else names or []:
+                if name not in known:
+                    raise BadStudy(
+                        f"probe.{probe}.{kind}: there is no [{kind}.{name}] in the study.",
+                        asked=f"{name!r}, {source}",
+                        nearest=", ".join(known) or f"no {kind} at all",
+                        remedy=f"add [{kind}.{name}], or drop the name",
+                    )
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key.strip():
+        raise BadStudy(
+            "a setting is written KEY=VALUE.",
+            asked=override,
+            remedy="for example --set run.dtype=bfloat16 or --set corpus.wikitext.tokens=1000",
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string, as on any command line
+    here: Any = data
+    *path, last = [int(p) if p.isdigit() else p for p in key.strip().split(".")]
+    try:
+        for part in path:
+            here = here[part] if isinstance(part, int) else here.setdefault(part, {})
+        here[last] = parsed
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise BadStudy(
+            f"the study has no place called {key}.",
+            asked=override,
+            remedy="count lists from 0: --set family.0.name=other",
+        ) from error
