@@ -1,0 +1,1 @@
+"""Plan -> pending -> done: what a study runs, where, and in which order."""

@@ -1,0 +1,248 @@
+"""Which cells a checkpoint has under a study, and how each is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from isoloss.corpora.windows import Layout
+from isoloss.engine.resolve import Resolved
+from isoloss.engine.subjects import Subjects, check_context, window_of
+from isoloss.models.cache import CheckpointCache, default_cache
+from isoloss.models.inspect import Description
+from isoloss.models.load import Loaded
+from isoloss.models.revisions import select_steps
+from isoloss.probes.measured import Measured
+from isoloss.scoring import Scorer
+from isoloss.store import Cell
+from isoloss.store.cell import Setting
+from isoloss.study import ProbeSpec, Study, parse_bytes
+
+NUMERICS = {"token_loss": 1, "task_score": 1, "optimum": 1, "hidden_state": 1, "fingerprint": 1}
+"""Version of each probe's arithmetic: raised when its numbers change."""
+
+
+class Bench:
+    """One checkpoint on the bench: its model, and a scorer made when first needed."""
+
+    def __init__(self, loaded: Loaded, *, memory_budget: int) -> None:
+        self.model, self.tokenizer = loaded.model, loaded.tokenizer
+        self._memory_budget = memory_budget
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer every probe of this checkpoint shares."""
+        return Scorer(self.model, self.tokenizer, memory_budget=self._memory_budget)
+
+    def notes(self) -> list[str]:
+        """What the scorer has to say, if one was made."""
+        made = self.__dict__.get("scorer")
+        return list(made.notes) if made else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One cell and the way to its numbers.
+
+    Attributes:
+        cell: what is measured.
+        tokens: tokens that go through the model, for the plan's costs.
+        measure: computes it on a loaded checkpoint.
+        layout: the corpus's layout, where token losses are kept.
+    """
+
+    cell: Cell
+    tokens: int
+    measure: Callable[[Bench], Measured] = field(compare=False)
+    layout: Layout | None = field(default=None, compare=False)
+
+    @property
+    def label(self) -> str:
+        """Probe and subject, for people."""
+        return f"{self.cell.probe} {self.cell.subject}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the jobs of one checkpoint are made from.
+
+    Attributes:
+        study: what to measure.
+        subjects: its corpora and tasks.
+        resolved: the checkpoint.
+        description: what its files say.
+        tokenizer: of the checkpoint.
+        tokenizer_hash: its digest.
+        window: shared by all models of the study.
+        steps: of every checkpoint of the run, for ``at``.
+    """
+
+    study: Study
+    subjects: Subjects
+    resolved: Resolved
+    description: Description
+    tokenizer: Any
+    tokenizer_hash: str
+    window: int
+    steps: list[int]
+
+    def chosen(self, spec: ProbeSpec | None) -> bool:
+        """Whether a probe looks at this checkpoint."""
+        step = self.resolved.checkpoint.step
+        if spec is None:
+            return False
+        return (
+            spec.at == "all"
+            or step is None
+            or step
+            in select_steps(spec.at, self.steps, f"run '{self.resolved.checkpoint.run.name}'")
+        )
+
+    def job(
+        self,
+        probe: str,
+        subject: str,
+        settings: Mapping[str, Setting],
+        measure: Callable[[Bench], Measured],
+        *,
+        tokens: int,
+        layout: Layout | None = None,
+    ) -> Job:
+        """A job with the settings that every measured cell has."""
+        run = self.study.run
+        common: dict[str, Setting] = {
+            "dtype": run.dtype,
+            "threads": run.threads,
+            "source": "measured",
+        }
+        cell = Cell(
+            weights_hash=self.description.weights_hash,
+            probe=probe,
+            subject=subject,
+            settings={**settings, **common},
+            numerics=NUMERICS[probe],
+        )
+        return Job(cell=cell, tokens=tokens, measure=measure, layout=layout)
+
+
+def jobs_of(context: Context) -> list[Job]:
+    """All cells of a checkpoint, finished or not, in the order they run.
+
+    Raises:
+        BadStudy: a corpus asks for a longer context than the model takes.
+    """
+    probe = context.study.probe
+    jobs = [_fingerprint(context)]
+    if context.chosen(probe.token_loss):
+        jobs += [_token_loss(context, name) for name in context.subjects.corpora]
+    if context.chosen(probe.task_score):
+        jobs += [_task_score(context, name) for name in context.subjects.tasks]
+    if context.resolved.language is not None:
+        if context.chosen(probe.optimum):
+            jobs.append(_optimum(context))
+        if context.chosen(probe.hidden_state):
+            jobs.append(_hidden_state(context))
+    return jobs
+
+
+def memory_budget(study: Study) -> int:
+    """Bytes that activations may take."""
+    return parse_bytes(study.run.memory_budget)
+
+
+def download_cache(study: Study) -> CheckpointCache:
+    """Where checkpoints of hub repositories lie while they are measured."""
+    return default_cache(parse_bytes(study.run.cache_budget))
+
+
+def _fingerprint(context: Context) -> Job:
+    def measure(bench: Bench) -> Measured:
+        from isoloss.probes.fingerprint import fingerprint
+
+        return fingerprint(bench.model)
+
+    return context.job("fingerprint", "weights", {}, measure, tokens=0)
+
+
+def _token_loss(context: Context, name: str) -> Job:
+    resolved = context.resolved
+    check_context(
+        context.study, name, window_of(context.description.config), resolved.checkpoint.name
+    )
+    subjects, digest = context.subjects, context.tokenizer_hash
+    layout = subjects.layout(name, context.tokenizer, digest, context.window)
+
+    def measure(bench: Bench) -> Measured:
+        from isoloss.probes.token_loss import token_loss
+
+        return token_loss(bench.scorer, layout)
+
+    settings: dict[str, Setting] = {
+        "corpus_hash": subjects.corpus_hash(name),
+        "context": layout.context,
+        "stride": layout.stride,
+        "bos": "prefixed" if layout.bos_id is not None else "none",
+        "tokenizer_hash": digest,
+    }
+    tokens = int((layout.stops - layout.starts - 1).sum())
+    return context.job("token_loss", name, settings, measure, tokens=tokens, layout=layout)
+
+
+def _task_score(context: Context, name: str) -> Job:
+    digest = context.tokenizer_hash
+    task = context.subjects.tasks[name]
+    prepared = context.subjects.prepared(name, context.tokenizer, digest)
+
+    def measure(bench: Bench) -> Measured:
+        from isoloss.probes.task_score import task_score
+
+        return task_score(bench.scorer, task, prepared)
+
+    tokens = sum(len(p.context) + len(p.continuation) for p in prepared.pairs)
+    tokens += sum(g.max_tokens for g in prepared.generations)
+    settings: dict[str, Setting] = {**task.settings, "tokenizer_hash": digest}
+    return context.job("task_score", name, settings, measure, tokens=tokens)
+
+
+def _optimum(context: Context) -> Job:
+    spec, folder, seed = context.study.probe.optimum, context.resolved.language, context.study.seed
+    assert spec is not None and folder is not None
+    language = context.subjects.language(folder)
+
+    def measure(bench: Bench) -> Measured:
+        from isoloss.probes.optimum import optimum
+
+        return optimum(bench.model, language, sentences=spec.sentences, seed=seed)
+
+    settings: dict[str, Setting] = {
+        "corpus_hash": language.fingerprint(),
+        "docs_n": spec.sentences,
+        "docs_seed": seed,
+    }
+    tokens = spec.sentences * (language.length + 1)
+    return context.job("optimum", folder.parent.name, settings, measure, tokens=tokens)
+
+
+def _hidden_state(context: Context) -> Job:
+    spec, folder = context.study.probe.hidden_state, context.resolved.language
+    seed = context.study.seed
+    assert spec is not None and folder is not None
+    language = context.subjects.language(folder)
+
+    def measure(bench: Bench) -> Measured:
+        from isoloss.probes.hidden_state import hidden_state
+
+        return hidden_state(
+            bench.model, language, sentences=spec.sentences, position=spec.position, seed=seed
+        )
+
+    settings: dict[str, Setting] = {
+        "corpus_hash": language.fingerprint(),
+        "docs_n": spec.sentences,
+        "docs_seed": seed,
+        "position": spec.position,
+    }
+    tokens = spec.sentences * (language.length + 1)
+    return context.job("hidden_state", folder.parent.name, settings, measure, tokens=tokens)

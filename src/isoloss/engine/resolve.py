@@ -1,0 +1,229 @@
+"""From a study's families to checkpoints: where each lies, what is known of it, what is broken.
+
+A family that names nothing is the study's fault and raises; a single broken checkpoint is kept
+with its error, so that the others are measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from isoloss.errors import IsolossError
+from isoloss.family import Checkpoint, Folder, Hub, Model, Run, Source
+from isoloss.models.folders import FolderFacts, find_folders, read_facts
+from isoloss.models.hub import list_revisions
+from isoloss.models.inspect import Description, describe
+from isoloss.models.parameters import training_flops
+from isoloss.models.revisions import Revision, choose_revisions, select_steps
+from isoloss.pretrain.families import read_family
+from isoloss.study import CheckpointSpec, FamilySpec, ModelSpec, Study
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A checkpoint of a study, found.
+
+    Attributes:
+        checkpoint: which one.
+        where: its source as the study writes it, the same on every machine.
+        description: what its files say; None where they are broken.
+        error: why it cannot be measured.
+        language: folder of the language it was trained on, where isoloss trained it.
+        train_log: the run's training log, where the study names one.
+    """
+
+    checkpoint: Checkpoint
+    where: str
+    description: Description | None = None
+    error: IsolossError | None = None
+    language: Path | None = None
+    train_log: Path | None = None
+
+    def row(self) -> dict[str, Any]:
+        """The checkpoint as a row of the store."""
+        point, run, known = self.checkpoint, self.checkpoint.run, self.description
+        params = known.params_total if known else None
+        return {
+            "family": run.model.family,
+            "model": run.model.name,
+            "run": run.name,
+            "seed": run.seed,
+            "variant": run.variant,
+            "stage": point.stage,
+            "parent": point.parent,
+            "step": point.step,
+            "tokens_seen": point.tokens_seen,
+            "params_total": params,
+            "params_non_embedding": known.params_non_embedding if known else None,
+            "flops": training_flops(params, point.tokens_seen),
+            "lr": point.lr,
+            "schedule": run.schedule,
+            "schedule_progress": point.schedule_progress,
+            "weights_hash": known.weights_hash if known else None,
+            "source": self.where,
+            "commit": known.commit if known else None,
+        }
+
+
+def resolve(study: Study, tell: Callable[[str], None] = lambda text: None) -> list[Resolved]:
+    """Find and describe every checkpoint of a study.
+
+    Args:
+        study: its families.
+        tell: receives the name of each checkpoint whose files are being read.
+
+    Returns:
+        The checkpoints by family, run and step.
+
+    Raises:
+        BadStudy: a family or a pattern is wrong.
+        CheckpointMissing: a folder, revision or listed step is not there.
+    """
+    found = []
+    for family in study.family:
+        for point in _family(study, family):
+            tell(point.checkpoint.name)
+            try:
+                description = describe(point.checkpoint.source)
+            except IsolossError as error:
+                found.append(replace(point, error=error))
+            else:
+                found.append(replace(point, description=description))
+    return found
+
+
+def _family(study: Study, spec: FamilySpec) -> Iterator[Resolved]:
+    if spec.pretrained is not None:
+        yield from _pretrained(study, spec, spec.pretrained)
+        return
+    assert spec.name is not None
+    for model in spec.model:
+        log = study.path(model.train_log) if model.train_log else None
+        for point in _model(study, spec.name, model):
+            yield replace(point, train_log=log)
+
+
+def _model(study: Study, family: str, spec: ModelSpec) -> Iterator[Resolved]:
+    run = Run(
+        model=Model(family=family, name=spec.name),
+        name=spec.run or spec.name,
+        seed=spec.seed,
+        variant=spec.variant,
+        schedule=spec.schedule,
+    )
+    if spec.hub is not None:
+        revisions = choose_revisions(
+            list_revisions(spec.hub, spec.revision), spec.steps, what=f"model '{spec.name}'"
+        )
+        several = len({r.trajectory for r in revisions if r.seed is not None or r.variant}) > 1
+        for revision in revisions:
+            yield _of_revision(revision, _run_of(run, revision, several), spec)
+    elif isinstance(spec.checkpoints, str):
+        folders = find_folders(study.path(spec.checkpoints))
+        steps = [f.step for f in folders if f.step is not None]
+        wanted = (
+            set(select_steps(spec.steps, steps, f"model '{spec.name}'")) if steps else set[int]()
+        )
+        for facts in folders:
+            if facts.step is None and spec.steps == "all" or facts.step in wanted:
+                yield _of_folder(study, facts, run, spec, CheckpointSpec(path=str(facts.path)))
+    else:
+        for checkpoint in spec.checkpoints or []:
+            facts = read_facts(study.path(checkpoint.path))
+            if not (facts.path / "training.json").exists():
+                # the study lists each folder by hand: a number in its name need not be a step
+                facts = replace(facts, step=None)
+            yield _of_folder(study, facts, run, spec, checkpoint)
+
+
+def _of_folder(
+    study: Study, facts: FolderFacts, run: Run, spec: ModelSpec, given: CheckpointSpec
+) -> Resolved:
+    step = _first(given.step, facts.step)
+    checkpoint = Checkpoint(
+        run=run,
+        source=Folder(path=facts.path),
+        step=step,
+        tokens_seen=_first(given.tokens, facts.tokens_seen, _tokens(step, spec)),
+        stage=given.stage or spec.stage,
+        parent=given.parent or spec.parent,
+        lr=_first(given.lr, facts.lr),
+        schedule_progress=_first(given.schedule_progress, facts.schedule_progress),
+    )
+    return Resolved(checkpoint=checkpoint, where=_relative(facts.path, study.folder))
+
+
+def _of_revision(revision: Revision, run: Run, spec: ModelSpec) -> Resolved:
+    assert spec.hub is not None
+    source = Hub(repo=spec.hub, revision=revision.name, commit=revision.commit)
+    checkpoint = Checkpoint(
+        run=run,
+        source=source,
+        step=revision.step,
+        tokens_seen=_first(revision.tokens_seen, _tokens(revision.step, spec)),
+        stage=revision.stage or spec.stage,
+        parent=spec.parent,
+    )
+    return Resolved(checkpoint=checkpoint, where=str(source))
+
+
+def _run_of(run: Run, revision: Revision, several: bool) -> Run:
+    parts = [run.name] if not several else [run.name, revision.variant, _seed(revision.seed)]
+    return replace(
+        run,
+        name="-".join(part for part in parts if part),
+        seed=_first(revision.seed, run.seed),
+        variant=revision.variant or run.variant,
+    )
+
+
+def _pretrained(study: Study, spec: FamilySpec, where: str) -> Iterator[Resolved]:
+    folder = study.path(where)
+    record = read_family(folder)
+    for trained in record.runs:
+        run = Run(
+            model=Model(family=spec.name or record.name, name=trained.model),
+            name=trained.name,
+            seed=trained.seed,
+            schedule=trained.schedule,
+        )
+        for facts in find_folders(folder / trained.name / "step-*"):
+            source: Source = Folder(path=facts.path)
+            checkpoint = Checkpoint(
+                run=run,
+                source=source,
+                step=facts.step,
+                tokens_seen=facts.tokens_seen,
+                stage="pretrain",
+                lr=facts.lr,
+                schedule_progress=facts.schedule_progress,
+            )
+            yield Resolved(
+                checkpoint=checkpoint,
+                where=_relative(facts.path, study.folder),
+                language=folder / record.language,
+            )
+
+
+def _tokens(step: int | None, spec: ModelSpec) -> int | None:
+    if step is None or spec.tokens_per_step is None:
+        return None
+    return step * spec.tokens_per_step
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _seed(seed: int | None) -> str | None:
+    return None if seed is None else f"seed{seed}"
+
+
+def _first(*values: T | None) -> T | None:
+    return next((value for value in values if value is not None), None)

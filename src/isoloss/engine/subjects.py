@@ -1,0 +1,150 @@
+"""What a study measures on, each read once: corpora, tasks, languages, and their token forms."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from isoloss.corpora.language import HiddenStateLanguage, load_language
+from isoloss.corpora.text import Corpus, read_corpus
+from isoloss.corpora.windows import Layout, lay_out
+from isoloss.errors import BadStudy, IsolossError
+from isoloss.scoring.window import max_window
+from isoloss.study import CorpusSpec, Study, TaskSpec
+from isoloss.tasks import Task, load_task
+from isoloss.tasks import TaskSpec as TaskRequest
+from isoloss.tasks.prepared import Prepared, prepare
+
+LONGEST_DEFAULT_CONTEXT = 2048
+
+
+class Subjects:
+    """The corpora and tasks of a study, and what was made of them for each tokenizer.
+
+    Requests are built when the study is read, and tokenized once per tokenizer however many
+    checkpoints share it.
+
+    Args:
+        study: names the subjects; those no probe asks for are not read.
+
+    Raises:
+        BadData: a corpus or a task cannot be read.
+        BadRequest: a task's setting cannot apply.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        loss, score = study.probe.token_loss, study.probe.task_score
+        self.corpora = {
+            name: self._read_corpus(study.corpus[name])
+            for name in (_names(loss.corpus, study.corpus) if loss else [])
+        }
+        self.tasks = {
+            name: self._read_task(name, study.task[name])
+            for name in (_names(score.task, study.task) if score else [])
+        }
+        self._layouts: dict[tuple[str, str, int], Layout] = {}
+        self._prepared: dict[tuple[str, str], Prepared] = {}
+        self._languages: dict[Path, HiddenStateLanguage] = {}
+
+    def layout(self, name: str, tokenizer: Any, tokenizer_hash: str, window: int) -> Layout:
+        """A corpus as windows of token ids.
+
+        Args:
+            name: the corpus.
+            tokenizer: of the checkpoint.
+            tokenizer_hash: its digest.
+            window: tokens a window where the study gives no context.
+        """
+        spec = self._study.corpus[name]
+        context = spec.context or window
+        key = (name, tokenizer_hash, context)
+        if key not in self._layouts:
+            self._layouts[key] = lay_out(
+                self.corpora[name],
+                tokenizer,
+                context=context,
+                stride=spec.stride,
+                bos=spec.bos,
+                tokens=spec.tokens,
+            )
+        return self._layouts[key]
+
+    def corpus_hash(self, name: str) -> str:
+        """Digest of the text that is scored: which documents, and how far."""
+        corpus, limit = self.corpora[name], self._study.corpus[name].tokens
+        identity = f"{corpus.text_hash}\0{corpus.document}\0{limit}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    def prepared(self, name: str, tokenizer: Any, tokenizer_hash: str) -> Prepared:
+        """The requests of a task in token ids."""
+        key = (name, tokenizer_hash)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self.tasks[name], tokenizer)
+        return self._prepared[key]
+
+    def language(self, folder: Path) -> HiddenStateLanguage:
+        """The language a family was trained on."""
+        if folder not in self._languages:
+            self._languages[folder] = load_language(folder)
+        return self._languages[folder]
+
+    def _read_corpus(self, spec: CorpusSpec) -> Corpus:
+        where = self._study.path(spec.path) if spec.path else f"datasets:{spec.dataset}"
+        return read_corpus(where, document=spec.document, text_key=spec.text_key)
+
+    def _read_task(self, name: str, spec: TaskSpec) -> Task:
+        path = self._study.path
+        request = TaskRequest(
+            path=path(spec.path) if spec.path else None,
+            include_path=path(spec.include_path) if spec.include_path else None,
+            fewshot_path=path(spec.fewshot_path) if spec.fewshot_path else None,
+            num_fewshot=spec.num_fewshot,
+            fewshot_seed=spec.fewshot_seed,
+            limit=spec.limit,
+            sample=spec.sample,
+            seed=self._study.seed,
+            form=spec.form,
+            delimiter=spec.delimiter,
+            until=tuple(spec.until) if spec.until else None,
+            max_tokens=spec.max_tokens,
+        )
+        try:
+            return load_task(name, request)
+        except IsolossError as error:
+            error.add_note(f"while reading [task.{name}]")
+            raise
+
+
+def window_of(config: dict[str, Any]) -> int:
+    """Longest input of a model in tokens, from its config file."""
+    return max_window(SimpleNamespace(**(config.get("text_config") or config)))
+
+
+def shared_window(configs: list[dict[str, Any]]) -> int:
+    """The context that every model of a study can take, at most 2048."""
+    return min([LONGEST_DEFAULT_CONTEXT, *(window_of(config) for config in configs)])
+
+
+def check_context(study: Study, name: str, window: int, model: str) -> None:
+    """Refuse a context that a model cannot take.
+
+    Raises:
+        BadStudy: the corpus asks for more tokens at once than the model's window.
+    """
+    context = study.corpus[name].context
+    if context is not None and context > window:
+        raise BadStudy(
+            f"corpus.{name}.context is longer than the window of {model}.",
+            asked=f"context = {context}",
+            nearest=f"context = {window}",
+            remedy="shorten the context: every model must read the same windows",
+        )
+
+
+def _names(chosen: str | list[str] | None, known: dict[str, Any]) -> list[str]:
+    if chosen is None:
+        return list(known)
+    return [chosen] if isinstance(chosen, str) else chosen

@@ -1,0 +1,194 @@
+"""The loss axis and its identity: points of different identity never share a figure or a fit.
+
+An axis is a corpus (or, for imported results, a task's perplexity) under one reading of it:
+corpus, context, stride, BOS, and for nats per token the tokenizer. Its kind says how far it may be
+trusted as the pre-training loss: held-out, train-log, converted or proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from isoloss.errors import BadRequest, Refused, nearest_name
+from isoloss.store.schema import LOG_PROBE, LOSS_PROBE, TASK_PROBE
+from isoloss.store.store import Store
+
+LOSS, BITS, PERPLEXITY = "loss_nats_per_token", "bits_per_byte", "perplexity"
+_IDENTITY = ("corpus_hash", "context", "stride", "bos", "num_fewshot")
+_KINDS = {LOSS_PROBE: "held-out", LOG_PROBE: "train-log", TASK_PROBE: "proxy"}
+CHECKPOINT = ("family", "model", "run", "stage", "step", "weights_hash")
+"""The columns that name a point; nulls compare equal in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One loss axis of a store.
+
+    Attributes:
+        subject: the corpus or task it is measured on.
+        metric: loss_nats_per_token, bits_per_byte or perplexity (drawn as its logarithm).
+        probe: the probe that measured it.
+        kind: held-out, train-log or proxy.
+        settings: the reading of the subject that all its points share.
+    """
+
+    subject: str
+    metric: str
+    probe: str
+    kind: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What ``--loss`` takes."""
+        return f"{self.subject}:{self.metric}"
+
+    @property
+    def label(self) -> str:
+        """What stands at the axis, with its unit and how far it may be trusted."""
+        shots = self.settings.get("num_fewshot")
+        if self.kind == "proxy":
+            reading = "" if shots is None else f", {shots}-shot"
+            return (
+                f"ln perplexity of {self.subject}{reading} (proxy: perplexity on other documents)"
+            )
+        unit = "bits per byte" if self.metric == BITS else "nats per token"
+        where = "training log" if self.kind == "train-log" else f"held-out {self.subject}"
+        return f"loss, {where} ({unit})"
+
+    @property
+    def unit(self) -> str:
+        """The unit of the values along the axis."""
+        return "bits/byte" if self.metric == BITS else "nats/token"
+
+
+def candidates(store: Store) -> list[Axis]:
+    """Every loss axis the store holds, held-out ones first."""
+    rows = (
+        store.measurements()
+        .filter(
+            ((pl.col("probe") == LOSS_PROBE) & pl.col("metric").is_in([LOSS, BITS]))
+            | ((pl.col("probe") == LOG_PROBE) & (pl.col("metric") == LOSS))
+            | ((pl.col("probe") == TASK_PROBE) & (pl.col("metric") == PERPLEXITY))
+        )
+        .select("probe", "subject", "metric", "tokenizer_hash", *_IDENTITY)
+        .unique()
+        .collect()
+    )
+    axes = {}
+    for row in rows.sort(rows.columns, nulls_last=True).iter_rows(named=True):
+        keys = _IDENTITY if row["metric"] == BITS else (*_IDENTITY, "tokenizer_hash")
+        axis = Axis(
+            subject=row["subject"],
+            metric=row["metric"],
+            probe=row["probe"],
+            kind=_KINDS[row["probe"]],
+            settings={key: row[key] for key in keys},
+        )
+        axes[(axis.name, tuple(axis.settings.items()))] = axis
+    order = list(_KINDS.values())
+    return sorted(axes.values(), key=lambda a: (order.index(a.kind), a.metric == BITS, a.name))
+
+
+def choose(store: Store, wanted: str | None = None) -> Axis:
+    """The axis asked for, or the only one there is.
+
+    Args:
+        store: where the losses are.
+        wanted: ``SUBJECT`` or ``SUBJECT:METRIC``; None takes the only corpus there is, in nats
+            per token.
+
+    Returns:
+        One axis. Where a proxy was read at several numbers of shots, the one of fewest shots.
+
+    Raises:
+        BadRequest: no axis has that name, there is none at all, or several could be meant.
+    """
+    axes = candidates(store)
+    subject, _, metric = (wanted or "").partition(":")
+    found = [
+        axis
+        for axis in axes
+        if (not subject or axis.subject == subject) and (not metric or axis.metric == metric)
+    ]
+    if not wanted and found:
+        found = [axis for axis in found if axis.kind == found[0].kind]
+    if not metric and any(axis.metric != BITS for axis in found):
+        found = [axis for axis in found if axis.metric != BITS]
+    names = sorted({axis.name for axis in axes})
+    if not found:
+        raise BadRequest(
+            "the store holds no such loss axis." if axes else "the store holds no loss axis.",
+            asked=wanted,
+            nearest=(nearest_name(wanted, names) if wanted else None) or ", ".join(names) or None,
+            remedy="--loss SUBJECT:METRIC with one of these"
+            if names
+            else "add a [corpus] to the study, or import a training log: isoloss import log",
+        )
+    if len({axis.name for axis in found}) == 1 and found[0].kind == "proxy":
+        return min(found, key=lambda a: _number(a.settings.get("num_fewshot")))
+    if len(found) > 1:
+        raise BadRequest(
+            "several loss axes could be meant, and points of two axes never share a figure.",
+            asked=wanted or "no --loss",
+            nearest="; ".join(f"{axis.name} {_reading(axis, found)}".strip() for axis in found),
+            remedy=f"--loss {found[0].name}, or [axis] in the study; families of several "
+            "tokenizers compare through SUBJECT:bits_per_byte",
+        )
+    return found[0]
+
+
+def losses(store: Store, axis: Axis) -> pl.DataFrame:
+    """The axis's value at every checkpoint.
+
+    Returns:
+        The columns of :data:`CHECKPOINT` with ``loss`` and ``loss_stderr`` in the axis's unit.
+    """
+    same = [pl.col(key).eq_missing(pl.lit(value)) for key, value in axis.settings.items()]
+    frame = store.measurements().filter(
+        pl.col("probe") == axis.probe,
+        pl.col("subject") == axis.subject,
+        pl.col("metric") == axis.metric,
+        *same,
+    )
+    value, stderr = pl.col("value"), pl.col("stderr")
+    if axis.metric == PERPLEXITY:
+        # first order: the standard error of ln x is that of x over x
+        value, stderr = value.log(), stderr / pl.col("value")
+    return (
+        frame.select(*CHECKPOINT, value.alias("loss"), stderr.alias("loss_stderr"))
+        .unique(CHECKPOINT, keep="first", maintain_order=True)
+        .collect()
+    )
+
+
+def refuse_circular(axis: Axis, subject: str) -> None:
+    """Stop a comparison whose two sides come from the same documents.
+
+    Raises:
+        Refused: the ability and the loss are measured on the same documents, so that they agree
+            whatever the truth (R^2 .999 for LAMBADA accuracy on LAMBADA perplexity).
+    """
+    if axis.subject == subject:
+        raise Refused(
+            f"{subject} against its own perplexity is circular: both come from the same "
+            "log-likelihoods.",
+            asked=f"ability {subject} against {axis.name}",
+            remedy="take a loss measured on other documents: --loss SUBJECT:METRIC",
+        )
+
+
+def _reading(axis: Axis, among: list[Axis]) -> str:
+    differing = [
+        f"{key} {value}"
+        for key, value in axis.settings.items()
+        if any(other.settings.get(key) != value for other in among)
+    ]
+    return f"({', '.join(differing)})" if differing else ""
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
