@@ -1,0 +1,54 @@
+"""Text cut into windows, and synthetic languages whose every probability is known."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isoloss.corpora.hmm import Hmm
+    from isoloss.corpora.language import (
+        HiddenStateLanguage,
+        Language,
+        continuation_task,
+        exact_choice_accuracy,
+        language_tokenizer,
+        load_language,
+        planted_negative_task,
+        to_text,
+    )
+    from isoloss.corpora.text import Corpus, read_corpus
+
+_HOME = {
+    "Corpus": "text",
+    "HiddenStateLanguage": "language",
+    "Hmm": "hmm",
+    "Language": "language",
+    "continuation_task": "language",
+    "exact_choice_accuracy": "language",
+    "language_tokenizer": "language",
+    "load_language": "language",
+    "planted_negative_task": "language",
+    "read_corpus": "text",
+    "to_text": "language",
+}
+
+__all__ = [
+    "Corpus",
+    "HiddenStateLanguage",
+    "Hmm",
+    "Language",
+    "continuation_task",
+    "exact_choice_accuracy",
+    "language_tokenizer",
+    "load_language",
+    "planted_negative_task",
+    "read_corpus",
+    "to_text",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

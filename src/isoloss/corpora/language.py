@@ -1,0 +1,265 @@
+"""What a synthetic language offers, and its bridges: to text, to token ids, to tasks.
+
+A sentence of a model is BOS w1 .. wT. Words keep their number as token id; the special tokens
+follow them, so that a model's first ``vocab`` logits are the language's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isoloss.corpora.hmm import Hmm, SampledStates
+from isoloss.errors import BadData, BadRequest, nearest_name
+from isoloss.estimate import Estimate, mean
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>", "<mask>", "<unk>")
+
+
+class Language(Protocol):
+    """A distribution over sentences whose probabilities are known exactly."""
+
+    @property
+    def vocab(self) -> int:
+        """Number of words."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Words in the longest sentence."""
+        ...
+
+    def sample(self, n: int, seed: int | Sequence[int]) -> NDArray[np.int64]:
+        """Draw sentences, int (n, length), -1 after the end."""
+        ...
+
+    def next_token_logprobs(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """Exact log p(word | words before), float64 (n, length, vocab) or with an end column."""
+        ...
+
+    def masked_logprobs(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """Exact log p(word | all other words), float64 (n, length, vocab)."""
+        ...
+
+    def log_likelihood(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """Exact log probability of each sentence or of its beginning in nats, float64 (n,)."""
+        ...
+
+    def entropy(
+        self,
+        kind: Literal["next", "masked"] = "next",
+        weight: Literal["token", "sentence"] = "token",
+    ) -> Estimate:
+        """Lowest possible loss in nats."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash of everything that defines the language."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write ``language.json`` and the parameters."""
+        ...
+
+
+class HiddenStateLanguage(Language, Protocol):
+    """A language whose words are emitted by hidden states that can be sampled and inferred."""
+
+    @property
+    def states(self) -> int:
+        """Number of hidden states."""
+        ...
+
+    def sample_with_states(self, n: int, seed: int | Sequence[int]) -> SampledStates:
+        """Draw sentences with the states that emitted their words."""
+        ...
+
+    def filter_posterior(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """Exact p(state at t | words up to t), float64 (n, length, states)."""
+        ...
+
+
+class ChoiceRow(TypedDict):
+    """One item of a multiple-choice task, as a line of JSONL."""
+
+    query: str
+    choices: list[str]
+    gold: int
+
+
+def load_language(folder: Path) -> Hmm:
+    """Read a language that was saved in ``folder``."""
+    # HMMs are the only kind so far; the next kind reads "kind" in language.json here
+    return Hmm.load(folder)
+
+
+def word(index: int) -> str:
+    """The text of a word.
+
+    >>> word(7)
+    'w007'
+    """
+    return f"w{index:03d}"
+
+
+def to_text(tokens: ArrayLike) -> list[str]:
+    """Sentences as text, one string each; -1 after the end is left out.
+
+    >>> to_text([[0, 12, 3], [5, 1, -1]])
+    ['w000 w012 w003', 'w005 w001']
+    """
+    return [" ".join(word(int(i)) for i in row if i >= 0) for row in np.asarray(tokens)]
+
+
+def from_text(sentence: str) -> list[int]:
+    """Word numbers of a text made by ``to_text``.
+
+    >>> from_text("w000 w012 w003")
+    [0, 12, 3]
+    """
+    words = sentence.split()
+    wrong = [w for w in words if not (w[:1] == "w" and w[1:].isdecimal())]
+    if wrong:
+        raise BadData(
+            "the text is not one of a synthetic language",
+            asked=repr(wrong[0]),
+            nearest="words such as 'w007'",
+            remedy="pass text made by to_text",
+        )
+    return [int(w[1:]) for w in words]
+
+
+def special_id(vocab: int, token: str) -> int:
+    """Token id of one of ``SPECIAL_TOKENS`` in a language of ``vocab`` words.
+
+    >>> special_id(50, "<bos>")
+    50
+    """
+    if token not in SPECIAL_TOKENS:
+        raise BadRequest(
+            "there is no such special token",
+            asked=repr(token),
+            nearest=nearest_name(token, SPECIAL_TOKENS),
+            remedy=f"one of {', '.join(SPECIAL_TOKENS)}",
+        )
+    return vocab + SPECIAL_TOKENS.index(token)
+
+
+def model_tokens(sentences: ArrayLike, vocab: int) -> NDArray[np.int64]:
+    """Token ids that a model reads: BOS before the words, int (n, 1 + length)."""
+    words = np.asarray(sentences, dtype=np.int64)
+    bos = np.full((len(words), 1), special_id(vocab, "<bos>"), dtype=np.int64)
+    return np.concatenate([bos, words], axis=1)
+
+
+def language_tokenizer(vocab: int) -> Tokenizer:
+    """A tokenizer of whole words split at spaces, which puts BOS before every text.
+
+    Args:
+        vocab: number of words; the special tokens take the next ids.
+
+    Returns:
+        A ``tokenizers.Tokenizer``; decoding gives the text of ``to_text`` back.
+    """
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+    ids = {word(i): i for i in range(vocab)}
+    ids |= {token: special_id(vocab, token) for token in SPECIAL_TOKENS}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A",
+        pair="<bos> $A <eos> $B",
+        special_tokens=[(t, ids[t]) for t in ("<bos>", "<eos>")],
+    )
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def continuation_task(
+    language: Language, n: int, *, prefix: int, options: int = 4, seed: int
+) -> list[ChoiceRow]:
+    """Items that ask which of several continuations belongs to a beginning.
+
+    The wrong options are how other sampled sentences go on from the same position, so that
+    each is a likely piece of the language and only its fit to the beginning is missing.
+
+    Args:
+        language: where the sentences are sampled.
+        n: number of items.
+        prefix: words shown; the rest of the sentence is the continuation.
+        options: choices an item, all different.
+        seed: of sentences and of the place of the true one.
+
+    Returns:
+        Rows with the query, the choices and the place of the true continuation.
+
+    Raises:
+        BadRequest: the prefix leaves nothing to continue, or the language has too few
+            different continuations.
+    """
+    if not 1 <= prefix < language.length or options < 2:
+        raise BadRequest(
+            "the items need words to show, words to continue with, and two options",
+            asked=f"prefix {prefix}, options {options}",
+            nearest=f"prefix 1 to {language.length - 1}, options 2 or more",
+            remedy="choose another prefix or number of options",
+        )
+    rng = np.random.default_rng([seed, 0])
+    beginnings = language.sample(n, [seed, 1])
+    # spare ones, since a continuation may come up twice in one item
+    spare = iter(to_text(language.sample(n * (options - 1) * 2, [seed, 2])[:, prefix:]))
+    rows: list[ChoiceRow] = []
+    for query, true in zip(
+        to_text(beginnings[:, :prefix]), to_text(beginnings[:, prefix:]), strict=True
+    ):
+        choices = _distinct(true, spare, options)
+        gold = int(rng.integers(options))
+        choices[0], choices[gold] = choices[gold], choices[0]
+        rows.append({"query": query, "choices": choices, "gold": gold})
+    return rows
+
+
+def planted_negative_task(
+    language: Language, n: int, *, prefix: int, options: int = 4, seed: int
+) -> list[ChoiceRow]:
+    """The same kind of items with the gold drawn at random, whatever the text says.
+
+    No model can do better than chance here, however low its loss: a law that finds an
+    ability in these items finds it in noise.
+    """
+    rows = continuation_task(language, n, prefix=prefix, options=options, seed=seed)
+    rng = np.random.default_rng([seed, 3])
+    return [{**row, "gold": int(rng.integers(options))} for row in rows]
+
+
+def exact_choice_accuracy(language: Language, rows: Sequence[ChoiceRow]) -> Estimate:
+    """Accuracy of choosing by the language's own probabilities: the ceiling of such a task."""
+    texts = [f"{row['query']} {choice}" for row in rows for choice in row["choices"]]
+    scores = language.log_likelihood(np.array([from_text(text) for text in texts]))
+    sizes = np.cumsum([0] + [len(row["choices"]) for row in rows])
+    chosen = [int(np.argmax(scores[a:b])) for a, b in zip(sizes, sizes[1:], strict=False)]
+    return mean([float(c == row["gold"]) for c, row in zip(chosen, rows, strict=True)])
+
+
+def _distinct(true: str, spare: Iterable[str], options: int) -> list[str]:
+    """The true continuation followed by spare ones, no two alike."""
+    choices = [true]
+    for text in spare:
+        if text not in choices:
+            choices.append(text)
+        if len(choices) == options:
+            return choices
+    raise BadRequest(
+        "the language has too few different continuations for so many options",
+        asked=f"{options} options",
+        nearest=f"{len(choices)} different ones found for this item",
+        remedy="a shorter prefix or fewer options",
+    )

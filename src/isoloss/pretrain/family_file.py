@@ -1,0 +1,250 @@
+"""The file that describes a family to train, and the runs its grid stands for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from isoloss.config import Part, check, read
+from isoloss.errors import BadStudy
+from isoloss.pretrain.schedules import ScheduleName
+
+T = TypeVar("T")
+OneOrMore = Annotated[
+    tuple[T, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda x: tuple(x) if isinstance(x, list | tuple) else (x,)),
+]
+Positive = Annotated[int, Field(ge=1)]
+Architecture = Literal["gpt-neox", "llama"]
+
+SWEPT = ("architecture", "width", "depth", "heads", "seed", "lr", "tokens")
+
+
+class LanguageConfig(Part):
+    """The language to learn; ``seed`` is the family's where it is not given."""
+
+    kind: Literal["hmm"]
+    vocab: Annotated[int, Field(ge=2)]
+    states: Positive
+    length: Positive
+    seed: Annotated[int, Field(ge=0)] | None = None
+    transition_concentration: Annotated[float, Field(gt=0)] = 0.1
+    emission_concentration: Annotated[float, Field(gt=0)] = 0.1
+
+
+class LogSpaced(Part):
+    """``log`` checkpoints in all: step 0, then a geometric row from ``first`` to the last."""
+
+    log: Annotated[int, Field(ge=2)]
+    first: Positive = 1
+
+
+class TrainConfig(Part):
+    """How every run of the family is trained."""
+
+    objective: Literal["causal"] = "causal"
+    optimizer: str = "adamw"
+    optimizer_options: dict[str, float | bool | tuple[float, ...]] = {}
+    lr: Annotated[float, Field(gt=0)] | None = None
+    schedule: ScheduleName = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    batch: Positive = 128
+    steps: Positive | None = None
+    checkpoints: LogSpaced | tuple[Annotated[int, Field(ge=0)], ...] = LogSpaced(log=12)
+
+
+class GridConfig(Part):
+    """Lists are swept: every combination is a run. What is left out follows the width."""
+
+    architecture: OneOrMore[Architecture] = ("gpt-neox",)
+    width: OneOrMore[Positive]
+    depth: OneOrMore[Positive] | None = None
+    heads: OneOrMore[Positive] | None = None
+    seed: OneOrMore[Annotated[int, Field(ge=0)]] = (0,)
+    lr: OneOrMore[Annotated[float, Field(gt=0)]] | None = None
+    tokens: OneOrMore[Positive] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What fixes a model's size besides its vocabulary and its context."""
+
+    architecture: Architecture
+    width: int
+    depth: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Everything that decides the weights of one run, given the language.
+
+    Attributes:
+        name: unique in the family; also the name of its folder.
+        model: the run's name without what is not the model's: seed, rate, budget.
+        shape: the architecture and its size.
+        seed: of the initial weights; with ``family_seed`` of the order of the data, so that
+            sizes of equal seed read the same sentences.
+        family_seed: the seed of the family.
+        lr: peak learning rate.
+        steps: optimizer steps; the schedule ends here.
+        checkpoint_steps: ascending, from 0 to ``steps``.
+        train: the rest, equal for all runs of the family.
+    """
+
+    name: str
+    model: str
+    shape: Shape
+    seed: int
+    family_seed: int
+    lr: float
+    steps: int
+    checkpoint_steps: tuple[int, ...]
+    train: TrainConfig
+
+
+class FamilyConfig(Part):
+    """A family to train: one language, one way of training, a grid of runs."""
+
+    name: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    language: LanguageConfig
+    train: TrainConfig
+    grid: Annotated[tuple[GridConfig, ...], Field(min_length=1)]
+
+    @classmethod
+    def load(cls, path: Path) -> FamilyConfig:
+        """Read a TOML file.
+
+        Args:
+            path: the family file.
+
+        Returns:
+            The checked settings.
+
+        Raises:
+            BadStudy: no such file, no TOML, an unknown key (the nearest one is named, with
+                its line), or a value that cannot be.
+        """
+        text = read(path)
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadStudy(
+                f"{path} is not TOML: {error}",
+                asked=str(path),
+                remedy="mend that line",
+            ) from error
+        config = check(values, cls, text=text, source=str(path))
+        config.runs()  # a grid that cannot be expanded is an error of the file
+        return config
+
+    def runs(self) -> tuple[RunSettings, ...]:
+        """Every combination of every grid entry, in the order of the file."""
+        runs = [run for entry in self.grid for run in self._expand(entry)]
+        names = [run.name for run in runs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise BadStudy(
+                "two runs of the grid are the same",
+                asked=f"run {twice!r}",
+                remedy="remove one of them, or let them differ in a listed value",
+            )
+        return tuple(runs)
+
+    def _expand(self, entry: GridConfig) -> list[RunSettings]:
+        swept = {key: getattr(entry, key) for key in SWEPT if getattr(entry, key) is not None}
+        combinations = itertools.product(*swept.values())
+        return [self._run(dict(zip(swept, c, strict=True)), entry) for c in combinations]
+
+    def _run(self, chosen: dict[str, Any], entry: GridConfig) -> RunSettings:
+        width = chosen["width"]
+        shape = Shape(
+            architecture=chosen["architecture"],
+            width=width,
+            depth=chosen.get("depth", depth_of(width)),
+            heads=chosen.get("heads", heads_of(width)),
+        )
+        _check_heads(shape)
+        model = "-".join(
+            [f"{shape.architecture}-w{width}"]
+            + [f"{key[0]}{chosen[key]}" for key in ("depth", "heads") if key in chosen]
+        )
+        listed = {key: getattr(entry, key) or () for key in ("lr", "tokens")}
+        name = "-".join(
+            [model, f"seed{chosen['seed']}"]
+            + [f"{key}{chosen[key]:g}" for key, values in listed.items() if len(values) > 1]
+        )
+        steps = self._steps(chosen.get("tokens"))
+        return RunSettings(
+            name=name,
+            model=model,
+            shape=shape,
+            seed=chosen["seed"],
+            family_seed=self.seed,
+            lr=chosen.get("lr", self.train.lr or lr_of(width)),
+            steps=steps,
+            checkpoint_steps=checkpoint_steps(self.train.checkpoints, steps),
+            train=self.train,
+        )
+
+    def _steps(self, tokens: int | None) -> int:
+        if tokens is not None:
+            return math.ceil(tokens / (self.train.batch * self.language.length))
+        if self.train.steps is None:
+            raise BadStudy(
+                "the family file does not say how long to train",
+                asked="neither train.steps nor tokens in the grid",
+                remedy="add steps = 3000 under [train]",
+            )
+        return self.train.steps
+
+
+def depth_of(width: int) -> int:
+    """Layers of a model whose depth is not given: one for 16 of width, at least two."""
+    return max(2, width // 16)
+
+
+def heads_of(width: int) -> int:
+    """Attention heads of a model whose heads are not given: 16 of width each."""
+    return max(1, width // 16)
+
+
+def lr_of(width: int) -> float:
+    """Peak AdamW rate where none is given: 0.004 at width 64, falling as 1/sqrt(width)."""
+    return 0.004 * math.sqrt(64 / width)
+
+
+def checkpoint_steps(asked: LogSpaced | tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """Steps at which weights are kept: always 0 and the last one.
+
+    >>> checkpoint_steps(LogSpaced(log=5), 1000)
+    (0, 1, 10, 100, 1000)
+    """
+    if isinstance(asked, LogSpaced):
+        first, intervals = min(asked.first, steps), max(asked.log - 2, 1)
+        spaced = [first * (steps / first) ** (i / intervals) for i in range(intervals + 1)]
+        inner = {round(step) for step in spaced[-(asked.log - 1) :]}
+    else:
+        inner = {step for step in asked if step < steps}
+    return tuple(sorted(inner | {0, steps}))
+
+
+def _check_heads(shape: Shape) -> None:
+    if shape.width % shape.heads or (shape.width // shape.heads) % 2:
+        fitting = [h for h in range(1, shape.width) if shape.width % (2 * h) == 0]
+        raise BadStudy(
+            "the width must be an even multiple of the number of heads",
+            asked=f"width {shape.width}, heads {shape.heads}",
+            nearest=f"heads {', '.join(map(str, fitting))}" if fitting else "an even width",
+            remedy="change heads or width in the grid",
+        )

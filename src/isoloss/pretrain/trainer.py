@@ -1,0 +1,168 @@
+"""The training loop of one run: from wherever its folder stands to its last step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
+
+import polars as pl
+import torch
+
+from isoloss.corpora.language import Language
+from isoloss.errors import NonFinite
+from isoloss.pretrain.architectures import build_model
+from isoloss.pretrain.checkpoint import (
+    TrainingFacts,
+    load_resume,
+    save_checkpoint,
+    save_resume,
+    step_folder,
+    transformers_tokenizer,
+)
+from isoloss.pretrain.family_file import RunSettings
+from isoloss.pretrain.objectives import causal_loss
+from isoloss.pretrain.optimizers import make_optimizer
+from isoloss.pretrain.schedules import make_schedule
+from isoloss.pretrain.sentences import SentenceStream
+from isoloss.store.files import read_parquet, write_parquet
+
+LOG_FILE = "log.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run stands, after each of its steps."""
+
+    run: str
+    step: int
+    steps: int
+    loss_nats_per_token: float
+    tokens_per_second: float
+
+
+class LogRow(NamedTuple):
+    """One optimizer step; ``seconds`` counts from the start of its process's share of the run."""
+
+    step: int
+    tokens_seen: int
+    loss: float
+    lr: float
+    seconds: float
+
+
+def train_run(
+    settings: RunSettings,
+    language: Language,
+    folder: Path,
+    *,
+    on_step: Callable[[Progress], None] | None = None,
+) -> None:
+    """Train one run to its end and keep its checkpoints and its log.
+
+    A run that was interrupted goes on from its last checkpoint and ends with the same weights,
+    bit for bit, on the same machine with the same number of threads.
+
+    Args:
+        settings: what to train.
+        language: where sentences are sampled.
+        folder: the run's own; receives ``step-*``, ``log.parquet``, ``resume.safetensors``.
+        on_step: told after every step.
+
+    Raises:
+        NonFinite: the loss became NaN or infinite; the checkpoints so far stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    train = settings.train
+    model = build_model(
+        settings.shape, vocab=language.vocab, length=language.length, seed=settings.seed
+    )
+    optimizer = make_optimizer(
+        model, train.optimizer, lr=settings.lr, options=train.optimizer_options
+    )
+    schedule = make_schedule(train.schedule, warmup=train.warmup, final=train.final_lr)
+    stream = SentenceStream(
+        language, batch=train.batch, seeds=(settings.family_seed, settings.seed)
+    )
+    tokenizer = transformers_tokenizer(language.vocab, length=language.length)
+    tokens_per_step = train.batch * language.length
+    start = load_resume(folder, model, optimizer)
+    log = [] if start is None else _read_log(folder, start)
+    model.train()
+
+    def keep(step: int) -> None:
+        """Write all that belongs to a step; the resume state last, so that it never runs ahead."""
+        last = log[-1] if log else None
+        facts = TrainingFacts(
+            step=step,
+            tokens_seen=step * tokens_per_step,
+            loss=last.loss if last else None,
+            lr=last.lr if last else None,
+            schedule_progress=step / settings.steps,
+        )
+        save_checkpoint(step_folder(folder, step), model, tokenizer, facts)
+        _write_log(folder, log)
+        save_resume(folder, model, optimizer, step=step)
+
+    if start is None:
+        keep(0)
+    began, spent = time.perf_counter(), log[-1].seconds if log else 0.0
+    for step in range((start or 0) + 1, settings.steps + 1):
+        # the middle of the step: no update has rate 0, neither the first nor the last
+        lr = settings.lr * schedule((step - 0.5) / settings.steps)
+        loss = _update(model, optimizer, stream.at(step), lr=lr, clip=train.clip)
+        if not math.isfinite(loss):
+            raise NonFinite(
+                f"the loss of run {settings.name} is not a number",
+                asked=f"step {step}, learning rate {lr:.3g}",
+                nearest=f"step {step - 1} was finite",
+                remedy="lower lr, lengthen warmup, or set clip",
+            )
+        seconds = time.perf_counter() - began
+        log.append(LogRow(step, step * tokens_per_step, loss, lr, spent + seconds))
+        if step in settings.checkpoint_steps:
+            keep(step)
+        if on_step is not None:
+            on_step(
+                Progress(
+                    run=settings.name,
+                    step=step,
+                    steps=settings.steps,
+                    loss_nats_per_token=loss,
+                    tokens_per_second=(step - (start or 0)) * tokens_per_step / seconds,
+                )
+            )
+
+
+def _update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ids: torch.Tensor,
+    *,
+    lr: float,
+    clip: float | None,
+) -> float:
+    """One optimizer step; the loss is the one before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss = causal_loss(model, ids)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _write_log(folder: Path, log: list[LogRow]) -> None:
+    kinds = {int: pl.Int64(), float: pl.Float64()}
+    schema = {name: kinds[kind] for name, kind in get_type_hints(LogRow).items()}
+    write_parquet(folder / LOG_FILE, pl.DataFrame(log, schema=schema, orient="row"))
+
+
+def _read_log(folder: Path, step: int) -> list[LogRow]:
+    rows = read_parquet(folder / LOG_FILE).filter(pl.col("step") <= step)
+    return [LogRow(*row) for row in rows.iter_rows()]
