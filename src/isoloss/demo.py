@@ -24,21 +24,26 @@ seed = 0
 
 [language]
 kind = "hmm"
-vocab = 50
-states = 10
+vocab = 64
+states = 12
 length = 16
+seed = 1
+transition_concentration = 0.02
+emission_concentration = 0.2
 
 [train]
 objective = "causal"
 optimizer = "adamw"
+optimizer_options = { betas = [0.9, 0.98], weight_decay = 0.01 }
 schedule = "cosine"
 batch = 128
-steps = 1500
-checkpoints = { log = 12 }
+steps = 2000
+checkpoints = { log = 12, first = 20 }
 
 [[grid]]
-architecture = "gpt-neox"
-width = [8, 16, 32]
+architecture = "llama"
+width = [16, 32, 64]
+depth = 2
 """
 
 STUDY = """\
@@ -73,7 +78,7 @@ sentences = 2000
 loss = "heldout"
 """
 
-SENTENCES, ITEMS, PREFIX = 500, 400, 8
+SENTENCES, ITEMS, PREFIX = 500, 400, 12
 
 
 def run_demo(
