@@ -36,6 +36,7 @@ ROOMS = (
     "engine",
     "studies",
     "report",
+    "console",
     "demo",
     "cli",
 )
