@@ -1,0 +1,54 @@
+"""How well one checkpoint does a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from isoloss.probes.measured import Measured, Row
+from isoloss.scoring.generation import Generation
+from isoloss.tasks.prepared import Prepared, deal
+from isoloss.tasks.score import score_task
+from isoloss.tasks.task import Task
+
+
+class TaskScorer(Protocol):
+    """What is needed of a scorer; :class:`isoloss.scoring.Scorer` is one."""
+
+    def loglikelihoods_of_tokens(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> Sequence[Any]:
+        """For each (context, continuation) an object with ``total`` in nats and ``is_greedy``."""
+        ...
+
+    def generate(self, requests: Sequence[Generation]) -> Sequence[str]:
+        """The greedy continuation of each context."""
+        ...
+
+
+def task_score(scorer: TaskScorer, task: Task, prepared: Prepared) -> Measured:
+    """Ask a model a task's documents.
+
+    Args:
+        scorer: of the model.
+        task: what is asked.
+        prepared: the task in this tokenizer's ids (``isoloss.tasks.prepare``), made once.
+
+    Returns:
+        A row a metric, and an item a document; what each metric is stands in
+        ``isoloss.tasks.metrics``.
+
+    Raises:
+        BadData: a token is not in the model's vocabulary.
+    """
+    told = scorer.loglikelihoods_of_tokens(prepared.pairs) if prepared.pairs else []
+    written = scorer.generate(prepared.generations) if prepared.generations else []
+    responses = deal(
+        task,
+        loglik=[float(one.total) for one in told],
+        is_greedy=[bool(one.is_greedy) for one in told],
+        generated=written,
+    )
+    score = score_task(task, prepared, responses)
+    rows = tuple(Row(metric=r.metric, estimate=r.estimate, unit=r.unit) for r in score.rows)
+    return Measured(rows=rows, items=score.items)
