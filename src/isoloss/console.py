@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -122,15 +123,16 @@ class TrainingBars:
 def print_table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> None:
     """Print rows of equal keys as a table on standard output."""
     console = Console(highlight=False)
-    table = Table(title=title, show_edge=False, pad_edge=False, header_style="bold")
+    if not console.is_terminal:
+        console = Console(highlight=False, width=10_000)  # programs read pipes: no wrapping there
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     columns = list(rows[0]) if rows else []
     for column in columns:
         numeric = all(isinstance(row[column], int | float | None) for row in rows)
         table.add_column(plain(column), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
-    # a table in a pipe is read by programs: no wrapping there
-    console.print(table, width=None if console.is_terminal else 10_000, soft_wrap=False)
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

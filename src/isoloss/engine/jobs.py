@@ -16,9 +16,11 @@ from isoloss.models.load import Loaded
 from isoloss.models.revisions import select_steps
 from isoloss.probes.measured import Measured
 from isoloss.scoring import Scorer
+from isoloss.scoring.encode import prefix_token_id
 from isoloss.store import Cell
 from isoloss.store.cell import Setting
 from isoloss.study import ProbeSpec, Study, parse_bytes
+from isoloss.tasks.prepared import Prepared
 
 NUMERICS = {"token_loss": 1, "task_score": 1, "optimum": 1, "hidden_state": 1, "fingerprint": 1}
 """Version of each probe's arithmetic: raised when its numbers change."""
@@ -48,15 +50,17 @@ class Job:
 
     Attributes:
         cell: what is measured.
-        tokens: tokens that go through the model, for the plan's costs.
         measure: computes it on a loaded checkpoint.
+        tokens: counts the tokens that go through the model, for the plan's costs.
         layout: the corpus's layout, where token losses are kept.
+
+    A finished study tokenizes nothing: what costs time is behind a function.
     """
 
     cell: Cell
-    tokens: int
     measure: Callable[[Bench], Measured] = field(compare=False)
-    layout: Layout | None = field(default=None, compare=False)
+    tokens: Callable[[], int] = field(compare=False)
+    layout: Callable[[], Layout] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
@@ -107,8 +111,8 @@ class Context:
         settings: Mapping[str, Setting],
         measure: Callable[[Bench], Measured],
         *,
-        tokens: int,
-        layout: Layout | None = None,
+        tokens: Callable[[], int],
+        layout: Callable[[], Layout] | None = None,
     ) -> Job:
         """A job with the settings that every measured cell has."""
         run = self.study.run
@@ -163,7 +167,7 @@ def _fingerprint(context: Context) -> Job:
 
         return fingerprint(bench.model)
 
-    return context.job("fingerprint", "weights", {}, measure, tokens=0)
+    return context.job("fingerprint", "weights", {}, measure, tokens=lambda: 0)
 
 
 def _token_loss(context: Context, name: str) -> Job:
@@ -172,36 +176,49 @@ def _token_loss(context: Context, name: str) -> Job:
         context.study, name, window_of(context.description.config), resolved.checkpoint.name
     )
     subjects, digest = context.subjects, context.tokenizer_hash
-    layout = subjects.layout(name, context.tokenizer, digest, context.window)
+    spec = context.study.corpus[name]
+    window = spec.context or context.window
+
+    def layout() -> Layout:
+        return subjects.layout(name, context.tokenizer, digest, context=window)
 
     def measure(bench: Bench) -> Measured:
         from isoloss.probes.token_loss import token_loss
 
-        return token_loss(bench.scorer, layout)
+        return token_loss(bench.scorer, layout())
 
+    def tokens() -> int:
+        laid_out = layout()
+        return int((laid_out.stops - laid_out.starts - 1).sum())
+
+    prefixed = spec.bos is not False and prefix_token_id(context.tokenizer) is not None
     settings: dict[str, Setting] = {
         "corpus_hash": subjects.corpus_hash(name),
-        "context": layout.context,
-        "stride": layout.stride,
-        "bos": "prefixed" if layout.bos_id is not None else "none",
+        "context": window,
+        "stride": spec.stride or window,
+        "bos": "prefixed" if prefixed else "none",
         "tokenizer_hash": digest,
     }
-    tokens = int((layout.stops - layout.starts - 1).sum())
     return context.job("token_loss", name, settings, measure, tokens=tokens, layout=layout)
 
 
 def _task_score(context: Context, name: str) -> Job:
     digest = context.tokenizer_hash
     task = context.subjects.tasks[name]
-    prepared = context.subjects.prepared(name, context.tokenizer, digest)
+
+    def prepared() -> Prepared:
+        return context.subjects.prepared(name, context.tokenizer, digest)
 
     def measure(bench: Bench) -> Measured:
         from isoloss.probes.task_score import task_score
 
-        return task_score(bench.scorer, task, prepared)
+        return task_score(bench.scorer, task, prepared())
 
-    tokens = sum(len(p.context) + len(p.continuation) for p in prepared.pairs)
-    tokens += sum(g.max_tokens for g in prepared.generations)
+    def tokens() -> int:
+        requests = prepared()
+        scored = sum(len(p.context) + len(p.continuation) for p in requests.pairs)
+        return scored + sum(g.max_tokens for g in requests.generations)
+
     settings: dict[str, Setting] = {**task.settings, "tokenizer_hash": digest}
     return context.job("task_score", name, settings, measure, tokens=tokens)
 
@@ -222,7 +239,7 @@ def _optimum(context: Context) -> Job:
         "docs_seed": seed,
     }
     tokens = spec.sentences * (language.length + 1)
-    return context.job("optimum", folder.parent.name, settings, measure, tokens=tokens)
+    return context.job("optimum", folder.parent.name, settings, measure, tokens=lambda: tokens)
 
 
 def _hidden_state(context: Context) -> Job:
@@ -245,4 +262,5 @@ def _hidden_state(context: Context) -> Job:
         "position": spec.position,
     }
     tokens = spec.sentences * (language.length + 1)
-    return context.job("hidden_state", folder.parent.name, settings, measure, tokens=tokens)
+    subject = folder.parent.name
+    return context.job("hidden_state", subject, settings, measure, tokens=lambda: tokens)

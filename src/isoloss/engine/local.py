@@ -85,7 +85,8 @@ def run(
     with store.writing():
         store.put_study(study.text)
         store.put_checkpoints([point.row() for point in points if point.description])
-        attach_training_logs(store, points)
+    attach_training_logs(store, points)
+    with store.writing():
         finished = store.finished()
         pending = sum(len(work.pending(finished)) for work in works)
         total = sum(len(work.jobs) for work in works)
@@ -176,8 +177,9 @@ class _Runner:
         if measured.items is not None:
             store.put_items(cell, measured.items)
         if measured.token_losses is not None and job.layout is not None:
-            store.put_tokens(cell.subject, job.layout.layout_hash, _tokens(job.layout))
-            store.put_token_losses(cell, job.layout.layout_hash, measured.token_losses)
+            layout = job.layout()
+            store.put_tokens(cell.subject, layout.layout_hash, _tokens(layout))
+            store.put_token_losses(cell, layout.layout_hash, measured.token_losses)
         if measured.arrays:
             store.put_arrays(cell, measured.arrays)
         rows = [

@@ -49,17 +49,16 @@ class Subjects:
         self._prepared: dict[tuple[str, str], Prepared] = {}
         self._languages: dict[Path, HiddenStateLanguage] = {}
 
-    def layout(self, name: str, tokenizer: Any, tokenizer_hash: str, window: int) -> Layout:
+    def layout(self, name: str, tokenizer: Any, tokenizer_hash: str, *, context: int) -> Layout:
         """A corpus as windows of token ids.
 
         Args:
             name: the corpus.
             tokenizer: of the checkpoint.
             tokenizer_hash: its digest.
-            window: tokens a window where the study gives no context.
+            context: tokens a window.
         """
         spec = self._study.corpus[name]
-        context = spec.context or window
         key = (name, tokenizer_hash, context)
         if key not in self._layouts:
             self._layouts[key] = lay_out(

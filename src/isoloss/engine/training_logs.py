@@ -14,7 +14,7 @@ def attach_training_logs(store: Store, points: Sequence[Resolved]) -> None:
     """File every run's training log as an axis of kind train-log.
 
     Args:
-        store: held for writing, with the checkpoints in it.
+        store: not held for writing, with the checkpoints in it.
         points: the study's checkpoints.
 
     Raises:
@@ -25,7 +25,7 @@ def attach_training_logs(store: Store, points: Sequence[Resolved]) -> None:
         if log is not None:
             put_training_log(
                 store,
-                read_training_log(log),
+                read_training_log(log).frame,
                 family=run.model.family,
                 model=run.model.name,
                 run=run.name,

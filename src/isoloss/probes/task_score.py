@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from isoloss.estimate import Estimate
 from isoloss.probes.measured import Measured, Row
 from isoloss.scoring.generation import Generation
 from isoloss.tasks.prepared import Prepared, deal
@@ -14,6 +15,11 @@ from isoloss.tasks.task import Task
 
 class TaskScorer(Protocol):
     """What is needed of a scorer; :class:`isoloss.scoring.Scorer` is one."""
+
+    @property
+    def truncated(self) -> int:
+        """Requests so far whose context lost tokens on the left."""
+        ...
 
     def loglikelihoods_of_tokens(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -36,11 +42,13 @@ def task_score(scorer: TaskScorer, task: Task, prepared: Prepared) -> Measured:
 
     Returns:
         A row a metric, and an item a document; what each metric is stands in
-        ``isoloss.tasks.metrics``.
+        ``isoloss.tasks.metrics``. ``requests_truncated`` is there only where contexts were
+        longer than the model's window and lost tokens on the left.
 
     Raises:
         BadData: a token is not in the model's vocabulary.
     """
+    before = scorer.truncated
     told = scorer.loglikelihoods_of_tokens(prepared.pairs) if prepared.pairs else []
     written = scorer.generate(prepared.generations) if prepared.generations else []
     responses = deal(
@@ -51,4 +59,7 @@ def task_score(scorer: TaskScorer, task: Task, prepared: Prepared) -> Measured:
     )
     score = score_task(task, prepared, responses)
     rows = tuple(Row(metric=r.metric, estimate=r.estimate, unit=r.unit) for r in score.rows)
+    if truncated := scorer.truncated - before:
+        count = Estimate(value=float(truncated), stderr=None, n=len(prepared.pairs))
+        rows += (Row(metric="requests_truncated", estimate=count, unit="requests"),)
     return Measured(rows=rows, items=score.items)

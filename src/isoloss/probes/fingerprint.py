@@ -1,0 +1,34 @@
+"""A few numbers of every tensor, by which a checkpoint can be compared with its neighbours."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from isoloss.estimate import Estimate
+from isoloss.models.fingerprint import sketch
+from isoloss.probes.measured import Measured, Row
+
+
+def fingerprint(model: nn.Module) -> Measured:
+    """Norm and number of a model's parameters, and their sketch.
+
+    Args:
+        model: any module; tied weights count once.
+
+    Returns:
+        Row ``weight_norm`` (exact, so its standard error is 0); array ``sketch`` as described
+        in :func:`isoloss.models.fingerprint.sketch`.
+    """
+    square = sum(
+        float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) ** 2
+        for p in model.parameters()
+    )
+    count = sum(p.numel() for p in model.parameters())
+    norm = Estimate(value=math.sqrt(square), stderr=0.0, n=count)
+    return Measured(
+        rows=(Row(metric="weight_norm", estimate=norm, unit="weights"),),
+        arrays={"sketch": sketch(model)},
+    )
