@@ -96,6 +96,6 @@ def slug(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name)
     kept = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.")[:64]
-    if kept == name:
+    if kept and kept == name:
         return name
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
