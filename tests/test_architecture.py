@@ -1,9 +1,5 @@
 """The folders are the architecture: this test guards it."""
 
-import json
-import subprocess
-import sys
-
 import checks
 
 COMMANDS = {

@@ -94,6 +94,24 @@ def test_an_option_that_cannot_apply_is_refused_with_its_reason(old, new, reason
         load(STUDY.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("axis", "name"),
+    [
+        ('loss = "wikitext"', "wikitext"),
+        ('loss = "wikitext:bits_per_byte"', "wikitext:bits_per_byte"),
+        ('loss = "train_log"', "train_log"),
+        ('loss = { task = "lambada", transform = "ln" }', "lambada:perplexity"),
+    ],
+)
+def test_the_axis_is_a_corpus_a_log_or_a_task(axis, name):
+    assert load(f"{STUDY}\n[axis]\n{axis}\n").axis.name == name
+
+
+def test_an_axis_that_no_corpus_has_is_refused():
+    with pytest.raises(BadStudy, match="no .corpus.wikitex. in the study"):
+        load(f'{STUDY}\n[axis]\nloss = "wikitex"\n')
+
+
 def test_overrides_go_before_the_file():
     study = load(
         overrides=["run.dtype=bfloat16", "corpus.wikitext.tokens=1000", "family.0.name='x y'"]

@@ -57,8 +57,8 @@ threads = 1
 [[family]]
 pretrained = "family"
 
-[corpus.heldout]
-path = "heldout.txt"
+[corpus.sentences]
+path = "sentences.txt"
 document = "line"
 
 [task.continuation]
@@ -75,7 +75,7 @@ sentences = 500
 sentences = 2000
 
 [axis]
-loss = "heldout"
+loss = "sentences"
 """
 
 SENTENCES, ITEMS, PREFIX = 500, 400, 12
@@ -112,7 +112,7 @@ def run_demo(
     progress.note("training three sizes of a small model on a hidden Markov language")
     train_family(FamilyConfig.load(out / "family.toml"), out / "family", progress=on_training)
     language = load_language(out / "family" / "language")
-    write_text(out / "heldout.txt", _heldout(language))
+    write_text(out / "sentences.txt", _sentences(language))
     for name, rows in _tasks(language).items():
         write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
     progress.note("measuring every checkpoint")
@@ -122,7 +122,7 @@ def run_demo(
     return page
 
 
-def _heldout(language: Language) -> str:
+def _sentences(language: Language) -> str:
     from isoloss.corpora.language import to_text
 
     # seeds of one number are never used in training, whose seeds are sequences

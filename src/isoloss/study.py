@@ -188,10 +188,25 @@ class ProbesSpec(Part):
     hidden_state: HiddenStateSpec | None = None
 
 
+class TaskAxisSpec(Part):
+    """A task's perplexity as a stand-in for the loss, drawn as its logarithm."""
+
+    task: str
+    metric: Literal["perplexity"] = "perplexity"
+    transform: Literal["ln"] = "ln"
+
+
 class AxisSpec(Part):
     """The loss axis: a corpus by name, ``SUBJECT:METRIC``, ``train_log``, or a task's metric."""
 
-    loss: str
+    loss: str | TaskAxisSpec
+
+    @property
+    def name(self) -> str:
+        """The axis as ``--loss`` takes it."""
+        if isinstance(self.loss, str):
+            return self.loss
+        return f"{self.loss.task}:{self.loss.metric}"
 
 
 class Study(Part):
@@ -263,6 +278,15 @@ class Study(Part):
         return self._folder / Path(relative).expanduser()
 
     def _check_subjects(self, source: str) -> None:
+        if self.axis and isinstance(self.axis.loss, str):
+            subject = self.axis.loss.partition(":")[0]
+            if subject not in {*self.corpus, "train_log"}:
+                raise BadStudy(
+                    f"axis.loss: there is no [corpus.{subject}] in the study.",
+                    asked=f"{self.axis.loss!r}, {source}",
+                    nearest=", ".join([*self.corpus, "train_log"]),
+                    remedy="name a corpus, SUBJECT:METRIC, train_log, or { task = NAME }",
+                )
         wanted: list[tuple[str, str | list[str] | None, Mapping[str, object], str]] = []
         if spec := self.probe.token_loss:
             wanted.append(("token_loss", spec.corpus, self.corpus, "corpus"))

@@ -24,6 +24,11 @@ from isoloss.study import Study
 
 
 @pytest.fixture
+def study(studio):
+    return Study.load(studio / "study.toml")
+
+
+@pytest.fixture
 def copy(studio, tmp_path):
     """A copy of the studio that a test may break."""
     return shutil.copytree(studio, tmp_path / "studio")
@@ -208,7 +213,7 @@ def test_the_plan_counts_what_is_pending_and_writes_nothing(study, tmp_path):
         ("fingerprint", "weights"): 6,
         ("token_loss", "heldout"): 6,
         ("task_score", "continuation"): 6,
-        ("optimum", "family"): 6,
+        ("optimum", "tiny"): 6,
     }
     task = next(i for i in before.items if i.probe == "task_score")
     assert task.documents == 20

@@ -104,6 +104,11 @@ class Context:
             in select_steps(spec.at, self.steps, f"run '{self.resolved.checkpoint.run.name}'")
         )
 
+    @property
+    def family(self) -> str:
+        """The family's name, which is also that of its language."""
+        return self.resolved.checkpoint.run.model.family
+
     def job(
         self,
         probe: str,
@@ -239,7 +244,7 @@ def _optimum(context: Context) -> Job:
         "docs_seed": seed,
     }
     tokens = spec.sentences * (language.length + 1)
-    return context.job("optimum", folder.parent.name, settings, measure, tokens=lambda: tokens)
+    return context.job("optimum", context.family, settings, measure, tokens=lambda: tokens)
 
 
 def _hidden_state(context: Context) -> Job:
@@ -262,5 +267,4 @@ def _hidden_state(context: Context) -> Job:
         "position": spec.position,
     }
     tokens = spec.sentences * (language.length + 1)
-    subject = folder.parent.name
-    return context.job("hidden_state", subject, settings, measure, tokens=lambda: tokens)
+    return context.job("hidden_state", context.family, settings, measure, tokens=lambda: tokens)

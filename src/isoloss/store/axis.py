@@ -15,6 +15,7 @@ import polars as pl
 from isoloss.errors import BadRequest, Refused, nearest_name
 from isoloss.store.schema import LOG_PROBE, LOSS_PROBE, TASK_PROBE
 from isoloss.store.store import Store
+from isoloss.study import Study
 
 LOSS, BITS, PERPLEXITY = "loss_nats_per_token", "bits_per_byte", "perplexity"
 _IDENTITY = ("corpus_hash", "context", "stride", "bos", "num_fewshot")
@@ -98,8 +99,8 @@ def choose(store: Store, wanted: str | None = None) -> Axis:
 
     Args:
         store: where the losses are.
-        wanted: ``SUBJECT`` or ``SUBJECT:METRIC``; None takes the only corpus there is, in nats
-            per token.
+        wanted: ``SUBJECT`` or ``SUBJECT:METRIC``; None takes what the study's [axis] names, else
+            the only corpus there is, in nats per token.
 
     Returns:
         One axis. Where a proxy was read at several numbers of shots, the one of fewest shots.
@@ -108,6 +109,7 @@ def choose(store: Store, wanted: str | None = None) -> Axis:
         BadRequest: no axis has that name, there is none at all, or several could be meant.
     """
     axes = candidates(store)
+    wanted = wanted or _named_in_study(store)
     subject, _, metric = (wanted or "").partition(":")
     found = [
         axis
@@ -179,6 +181,14 @@ def refuse_circular(axis: Axis, subject: str) -> None:
             asked=f"ability {subject} against {axis.name}",
             remedy="take a loss measured on other documents: --loss SUBJECT:METRIC",
         )
+
+
+def _named_in_study(store: Store) -> str | None:
+    file = store.path / "study.toml"
+    if not file.is_file():
+        return None
+    axis = Study.from_text(file.read_text(encoding="utf-8"), folder=store.path).axis
+    return axis.name if axis else None
 
 
 def _reading(axis: Axis, among: list[Axis]) -> str:

@@ -3,12 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from isoloss.corpora.language import continuation_task, load_language, to_text
-from isoloss.pretrain import FamilyConfig, train_family
-from isoloss.study import Study
-
 FAMILY = """\
 name = "tiny"
 [language]
@@ -42,10 +36,12 @@ sentences = 20
 """
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory) -> Path:
-    """A folder with a trained family of two sizes, a text, a task and study.toml."""
-    folder = tmp_path_factory.mktemp("studio")
+def make_studio(folder: Path) -> Path:
+    """Train the family into ``folder`` and write its study, text and task beside it."""
+    # only here: conftest imports this module before it sets the environment of the libraries
+    from isoloss.corpora.language import continuation_task, load_language, to_text
+    from isoloss.pretrain import FamilyConfig, train_family
+
     (folder / "family.toml").write_text(FAMILY)
     (folder / "study.toml").write_text(STUDY)
     train_family(FamilyConfig.load(folder / "family.toml"), folder / "family", processes=1)
@@ -54,8 +50,3 @@ def studio(tmp_path_factory) -> Path:
     rows = continuation_task(language, 20, prefix=4, seed=2)
     (folder / "continuation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return folder
-
-
-@pytest.fixture
-def study(studio) -> Study:
-    return Study.load(studio / "study.toml")

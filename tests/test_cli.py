@@ -1,0 +1,140 @@
+"""The command line: its surface, its exit statuses, and JSON that is nothing but JSON."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from isoloss import cli
+
+SURFACE = {
+    "demo": {"--out", "--quiet"},
+    "import lm-eval": {"--family", "--json", "--out", "--rename", "--tokens-per-step"},
+    "import log": {"--column", "--family", "--json", "--model", "--out", "--run",
+                   "--tokens-per-step"},
+    "import table": {"--column", "--family", "--json", "--loss", "--out", "--score"},
+    "init": set(),
+    "ls": {"--json", "--revision"},
+    "plan": {"--json", "--only", "--out"},
+    "pretrain": {"--json", "--out", "--processes", "--quiet"},
+    "report": {"--json", "--loss", "--out"},
+    "run": {"--context", "--corpus", "--device", "--document", "--dry-run", "--dtype",
+            "--include-path", "--json", "--limit", "--model", "--num-fewshot", "--only", "--out",
+            "--quiet", "--revision", "--set", "--steps", "--tasks", "--verbose"},
+    "sql": {"--json"},
+    "status": {"--json"},
+}  # fmt: skip
+
+
+def surface(command, prefix=""):
+    found = {}
+    for name, inner in command.commands.items():
+        if hasattr(inner, "commands"):
+            found |= surface(inner, f"{prefix}{name} ")
+        else:
+            options = {o for p in inner.params for o in p.opts if o.startswith("--")}
+            found[prefix + name] = options - {"--help"}
+    return found
+
+
+def isoloss(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "isoloss.cli", *map(str, words)],
+        cwd=cwd, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_commands_and_options_are_the_listed_ones():
+    assert surface(typer.main.get_command(cli.app)) == SURFACE
+
+
+def test_every_command_shows_an_example():
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        for inner in getattr(command, "commands", {name: command}).values():
+            assert "Example" in inner.help, name
+
+
+def test_every_command_stands_in_the_docs(request):
+    text = (request.config.rootpath / "docs" / "commands.md").read_text()
+    for name in SURFACE:
+        assert f"isoloss {name}" in text, name
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["run"], "takes a study file, or --model"),
+        (["run", "nowhere.toml"], "cannot read the file"),
+        (["run", "--model", "nowhere/at/all", "--tasks", "a"], "no such model"),
+        (["run", "--model", "."], "nothing to measure"),
+        (["report", "nowhere"], "no store"),
+        (["sql", "nowhere", "SELECT 1"], "no store"),
+        (["ls", "nowhere-at-all"], ""),
+        (["import", "table", "x.csv", "--family", "f", "--out", "R", "--column", "model"],
+         "not understood"),
+        (["init", "study.txt"], "the file to write"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_one_clear_error_with_status_2_and_writes_nothing(words, what, tmp_path):
+    result = isoloss(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert what in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "try:" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_studio_from_the_command_line(studio, tmp_path):
+    study = studio / "study.toml"
+    dry = isoloss("run", study, "--out", tmp_path / "RUN", "--dry-run", "--json")
+    assert sum(item["pending"] for item in json.loads(dry.stdout)["items"]) == 24
+    assert not (tmp_path / "RUN").exists()
+    done = isoloss("run", study, "--out", tmp_path / "RUN", "--json")
+    assert json.loads(done.stdout)["done"] == 24, done.stderr
+    page = isoloss("report", tmp_path / "RUN", "--out", tmp_path / "page.html", "--json")
+    assert page.returncode == 0, page.stderr
+    assert json.loads(page.stdout)
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    rows = isoloss("sql", tmp_path / "RUN", "SELECT step, value FROM measurements", "--json")
+    assert len(json.loads(rows.stdout)) > 24
+    listed = isoloss("ls", tmp_path / "RUN", "--json")
+    assert len(json.loads(listed.stdout)) == 6
+    told = json.loads(isoloss("status", tmp_path / "RUN", "--json").stdout)
+    assert (told["checkpoints"], told["cells"], told["failed"]) == (6, 24, 0)
+
+
+def test_the_form_without_a_file_measures_and_keeps_the_study_it_means(studio, tmp_path):
+    run = next(p for p in sorted((studio / "family").iterdir()) if (p / "log.parquet").exists())
+    words = ["run", "--model", f"{run}/step-*", "--steps", "2,6", "--corpus",
+             studio / "heldout.txt", "--document", "line", "--tasks",
+             studio / "continuation.jsonl", "--limit", "10", "--out", tmp_path / "RUN"]  # fmt: skip
+    done = isoloss(*words, "--json")
+    # 2 checkpoints x (fingerprint, token loss, task score)
+    assert json.loads(done.stdout)["done"] == 6, done.stderr
+    again = isoloss("run", tmp_path / "RUN" / "study.toml", "--out", tmp_path / "RUN", "--json")
+    assert json.loads(again.stdout)["finished_before"] == 6, again.stderr
+
+
+def test_a_failed_cell_gives_status_1_and_is_named(studio, tmp_path):
+    copy = shutil.copytree(studio, tmp_path / "studio")
+    run = next(p for p in sorted((copy / "family").iterdir()) if (p / "log.parquet").exists())
+    (run / "step-00000002" / "config.json").write_text("{")
+    result = isoloss("run", copy / "study.toml", "--out", tmp_path / "RUN", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["failed"] == 1
+    assert f"{run.name}@2" in result.stderr
+
+
+def test_init_writes_a_study_that_loads_and_never_overwrites(studio, tmp_path):
+    run = next(p for p in sorted((studio / "family").iterdir()) if (p / "log.parquet").exists())
+    for words in ([tmp_path / "a.toml"], [run, tmp_path / "b.toml"]):
+        assert isoloss("init", *words).returncode == 0
+    from isoloss.study import Study
+
+    assert Study.load(tmp_path / "a.toml").family[0].model[0].hub == "EleutherAI/pythia-70m"
+    study = Study.load(tmp_path / "b.toml")
+    assert study.path(study.family[0].model[0].checkpoints).parent.samefile(run)
+    assert isoloss("init", tmp_path / "a.toml").returncode == 2
