@@ -1,0 +1,137 @@
+// What one figure shows: rows for the chosen x and score, put into the page's Vega-Lite templates.
+"use strict";
+window.isoloss = (() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const axes = new Map(data.axes.map((axis) => [axis.key, axis]));
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const drawn = new Map(); // figure -> the view that vegaEmbed made of it
+
+  // a run without flagged checkpoints leaves a layer empty, which Vega-Lite would warn of
+  const LOG_ERRORS = 1;
+  const MANY = 400; // points beyond which a canvas is drawn faster than elements of a document
+
+  const source = (figure) =>
+    (figure.dataset.kind === "curve" ? data.curves : data.series)[Number(figure.dataset.index)];
+
+  // x, score and scale of a figure; loss curves keep to the axes along which a run moves
+  function shownBy(figure, state) {
+    const isCurve = figure.dataset.kind === "curve";
+    const key = isCurve && !data.time.includes(state.x) ? state.time : state.x;
+    const log = key === state.x ? state.log : Boolean(axes.get(key)?.startsLog);
+    const metrics = source(figure).metrics;
+    const metric = isCurve ? "loss" : state.metric || Object.keys(metrics)[0];
+    return { key, log, metric };
+  }
+
+  const hasMetric = (figure, state) => shownBy(figure, state).metric in source(figure).metrics;
+
+  const at = (column, i) => (Array.isArray(column) ? column[i] : column);
+
+  function valueText(value, stderr, n) {
+    const known = stderr === null || stderr === undefined;
+    const spread = known ? "standard error unknown" : `± ${stderr.toPrecision(2)}`;
+    const documents = n === null || n === undefined ? "" : `, n = ${n.toLocaleString("en")}`;
+    return `${Number(value.toPrecision(5))} ${spread}${documents}`;
+  }
+
+  function rowsOf(score, key, log, hidden) {
+    const { run, flags, hollow, x, facts } = data.checkpoints;
+    const rows = [];
+    data.pointSets[score.points].forEach((point, i) => {
+      const place = x[key]?.[point] ?? null;
+      const label = data.runs[run[point]].label;
+      if (place === null || (log && place <= 0) || hidden.has(label)) return;
+      const y = score.value[i];
+      const stderr = at(score.stderr, i);
+      const row = {
+        x: place, y, run: label, order: point,
+        low: stderr === null ? null : y - stderr,
+        high: stderr === null ? null : y + stderr,
+        flagged: flags[point] !== null, hollow: Boolean(hollow[point]),
+        flags: flags[point] ?? "none", text: valueText(y, stderr, at(score.n, i)),
+      };
+      for (const name in facts) row[name] = facts[name][point];
+      rows.push(row);
+    });
+    return rows;
+  }
+
+  function eachEncoding(spec, change) {
+    if (spec.encoding) change(spec.encoding);
+    (spec.layer ?? []).forEach((layer) => eachEncoding(layer, change));
+  }
+
+  function specOf(figure, state) {
+    const { key, log, metric } = shownBy(figure, state);
+    const score = source(figure).metrics[metric];
+    const spec = structuredClone(data.specs[figure.dataset.kind === "curve" ? "curve" : "ability"]);
+    const channel = axes.get(key)[log ? "log" : "linear"];
+    const colours = data.runs.map((one) => (dark.matches ? one.dark : one.light));
+    eachEncoding(spec, (encoding) => {
+      if (encoding.x?.field === "x") encoding.x = channel;
+      if (["y", "low"].includes(encoding.y?.field)) encoding.y.title = score.title;
+      for (const name of ["color", "fill"]) {
+        if (encoding[name]?.scale) encoding[name].scale.range = colours;
+      }
+    });
+    spec.datasets = { points: rowsOf(score, key, log, state.hidden), rules: score.rules };
+    return spec;
+  }
+
+  function config() {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const font = getComputedStyle(document.body).fontFamily;
+    return {
+      background: "transparent", font, view: { stroke: null },
+      axis: {
+        labelColor: colour("--quiet"), titleColor: colour("--ink"), gridColor: colour("--line"),
+        domainColor: colour("--line"), tickColor: colour("--line"),
+        titleFontWeight: "normal", titleFontSize: 11, labelFontSize: 11, gridOpacity: 0.6,
+      },
+    };
+  }
+
+  function say(figure, text) {
+    const message = figure.querySelector(".message");
+    message.textContent = text;
+    message.hidden = false;
+    drawn.get(figure)?.finalize();
+    drawn.delete(figure);
+    const chart = figure.querySelector(".chart");
+    chart.replaceChildren();
+    chart.hidden = true;
+  }
+
+  async function draw(figure, state) {
+    const { key, metric } = shownBy(figure, state);
+    const one = source(figure);
+    const title = figure.querySelector("h4").textContent;
+    if (one.refused[key]) {
+      say(figure, `Refused: ${one.refused[key]}`);
+    } else if (!key) {
+      say(figure, "Neither tokens nor FLOPs nor steps are known.");
+    } else {
+      const spec = specOf(figure, state);
+      if (spec.datasets.points.length === 0) {
+        say(figure, "No checkpoint of the runs shown has a place on this axis.");
+      } else {
+        figure.querySelector(".message").hidden = true;
+        const chart = figure.querySelector(".chart");
+        chart.hidden = false;
+        drawn.get(figure)?.finalize();
+        drawn.set(figure, await vegaEmbed(chart, spec, {
+          config: config(), renderer: spec.datasets.points.length > MANY ? "canvas" : "svg", mode: "vega-lite", logLevel: LOG_ERRORS,
+          actions: { export: true, source: false, compiled: false, editor: false },
+          downloadFileName: `${figure.id}-${key}`,
+          tooltip: { theme: dark.matches ? "dark" : "light" },
+        }));
+        chart.setAttribute("aria-label", `${title}: ${metric} against ${axes.get(key).title}`);
+      }
+    }
+    figure.dataset.x = key ?? "";
+    figure.dataset.metric = metric;
+  }
+
+  return { data, axes, dark, draw, say, hasMetric };
+})();

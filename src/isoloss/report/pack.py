@@ -1,0 +1,153 @@
+"""The data of a page as compact JSON: columns, six digits, every list of points once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from isoloss.report.axes import TIME, refusals
+from isoloss.report.charts import (
+    ability,
+    channel_spec,
+    loss_curve,
+    score_title,
+    template,
+    x_channel,
+)
+from isoloss.report.data import ReportData
+from isoloss.report.marks import Look
+from isoloss.report.series import Series, baseline_names
+
+
+def pack(data: ReportData) -> dict[str, Any]:
+    """Everything the page's figures are drawn from.
+
+    Returns:
+        ``axes``, ``runs``, ``checkpoints`` (columns), ``point_sets`` (lists of checkpoints that
+        series refer to by index), ``series``, ``curves`` and ``specs`` (Vega-Lite templates).
+    """
+    sets: dict[tuple[int, ...], int] = {}
+    first = data.axes.first
+    values: dict[tuple[int, str], pl.DataFrame] = {
+        (int(key[0]), str(key[1])): frame
+        for key, frame in data.abilities.values.partition_by(
+            "series", "metric", as_dict=True, maintain_order=True
+        ).items()
+    }
+    series = [_series(data, one, values, sets) for one in data.abilities.series]
+    curves = [_curve(data, i, sets) for i in range(len(data.curves))]
+    return {
+        "first": first.key if first else None,
+        "time": [axis.key for axis in data.axes.options if axis.key in TIME and axis.known],
+        "axes": [
+            {
+                "key": axis.key,
+                "title": axis.title,
+                "startsLog": axis.starts_log,
+                "linear": channel_spec(x_channel(axis, log=False)),
+                "log": channel_spec(x_channel(axis, log=True)),
+            }
+            for axis in data.axes.options
+        ],
+        "runs": [{"label": run.label, "light": run.light, "dark": run.dark} for run in data.runs],
+        "checkpoints": _checkpoints(data),
+        "pointSets": [list(points) for points in sets],
+        "series": series,
+        "curves": curves,
+        "specs": _specs(data),
+    }
+
+
+def to_json(packed: Mapping[str, Any]) -> str:
+    """JSON that can stand inside a ``<script>`` element, whatever the names in it are."""
+    text = json.dumps(packed, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _checkpoints(data: ReportData) -> dict[str, Any]:
+    points = data.checkpoints
+    labels = [run.label for run in data.runs]
+    positions: dict[str, list[float | None]] = {
+        axis.key: [None] * points.height for axis in data.axes.options if axis.known
+    }
+    for point, key, value in data.axes.positions.select("point", "axis", "value").rows():
+        positions[key][point] = _rounded(value)
+    return {
+        "run": [labels.index(label) for label in points["label"]],
+        "flags": points["flags"].to_list(),
+        "hollow": [int(hollow) for hollow in points["is_unfinished"]],
+        "x": positions,
+        "facts": {name: points[name].to_list() for name in data.facts},
+    }
+
+
+def _series(
+    data: ReportData,
+    series: Series,
+    values: Mapping[tuple[int, str], pl.DataFrame],
+    sets: dict[tuple[int, ...], int],
+) -> dict[str, Any]:
+    return {
+        "metrics": {
+            metric: {
+                **_columns(values[series.id, metric], sets),
+                "title": score_title(metric, series.units.get(metric)),
+                "rules": [
+                    {"name": name, "label": name.replace("_", " "), "value": _rounded(value)}
+                    for name, value in series.baselines.items()
+                    if name in baseline_names(metric)
+                ],
+            }
+            for metric in series.metrics
+        },
+        "refused": refusals(data.axes, series.subject),
+    }
+
+
+def _curve(data: ReportData, nth: int, sets: dict[tuple[int, ...], int]) -> dict[str, Any]:
+    curve = data.curves[nth]
+    rules = []
+    if curve.optimum is not None:
+        rules = [{"name": "optimum", "label": "optimum", "value": _rounded(curve.optimum)}]
+    told = {**_columns(curve.values, sets), "title": curve.axis.short, "rules": rules}
+    return {"metrics": {"loss": told}, "refused": {}}
+
+
+def _columns(values: pl.DataFrame, sets: dict[tuple[int, ...], int]) -> dict[str, Any]:
+    points = tuple(values["point"].to_list())
+    columns = {
+        "points": sets.setdefault(points, len(sets)),
+        "value": [_rounded(v) for v in values["value"]],
+        "stderr": _shared([_rounded(v, digits=4) for v in values["stderr"]]),
+    }
+    if "n" in values.columns:
+        columns["n"] = _shared(values["n"].to_list())
+    return columns
+
+
+def _shared(column: Sequence[Any]) -> Any:
+    """A column, or the one value that all of it is."""
+    return column[0] if len(set(column)) == 1 else list(column)
+
+
+def _rounded(value: float | None, *, digits: int = 6) -> float | int | None:
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short.is_integer() and abs(short) < 2**53 else short
+
+
+def _specs(data: ReportData) -> dict[str, Any]:
+    first = data.axes.first
+    if first is None:
+        return {}
+    look = Look(runs=data.runs, facts=data.facts, has_legend=False)
+    x = x_channel(first, log=first.starts_log)
+    return {
+        "ability": template(ability(None, None, x=x, title="", look=look)),
+        "curve": template(loss_curve(None, None, x=x, title="", look=look)),
+    }

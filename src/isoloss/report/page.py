@@ -1,0 +1,241 @@
+"""The page: one HTML file that needs nothing else, whatever the names in the store are."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from isoloss import __version__
+from isoloss.errors import BadRequest
+from isoloss.report.data import ReportData, collect
+from isoloss.report.methods import curve_query, method_tables
+from isoloss.report.pack import pack, to_json
+from isoloss.report.series import Series
+from isoloss.report.text import number, shown
+from isoloss.report.trouble import trouble_tables
+from isoloss.report.words import Best, best_scores, distance_text, sentences
+from isoloss.store.files import write_text
+from isoloss.store.store import Store
+
+LANGUAGES = ("en",)
+_SCRIPTS = ("charts.js", "controls.js")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSummary:
+    """What a page holds.
+
+    Attributes:
+        page: where it was written.
+        bytes: its size.
+        checkpoints: in the store.
+        cells: finished ones.
+        series: abilities under one setting each; the page has a panel for each.
+        loss_axis: what stands on the axis of loss; None where the store holds no loss.
+        kind: held-out, train-log, proxy or exact.
+        refused: series that are not drawn against the loss.
+        failures: cells and checkpoints that failed.
+        flagged: checkpoints that look wrong.
+    """
+
+    page: str
+    bytes: int
+    checkpoints: int
+    cells: int
+    series: int
+    loss_axis: str | None
+    kind: str | None
+    refused: tuple[str, ...]
+    failures: int
+    flagged: int
+
+    def record(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {**asdict(self), "refused": list(self.refused)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Panel:
+    """A place for a figure."""
+
+    index: int
+    title: str
+    detail: str
+    sql: str
+
+
+def write(
+    store: Store, out: str | Path, *, loss: str | None = None, language: str = "en"
+) -> ReportSummary:
+    """Write the page of a store.
+
+    Args:
+        store: the results.
+        out: the HTML file; replaced whole.
+        loss: ``SUBJECT`` or ``SUBJECT:METRIC`` of the loss axis; None takes the one that the
+            study names, or else the only one there is.
+        language: of the page's fixed words.
+
+    Returns:
+        What the page holds.
+
+    Raises:
+        BadRequest: no loss axis has that name, several could be meant, or the language is none
+            the page knows.
+    """
+    if language not in LANGUAGES:
+        raise BadRequest(
+            "the page does not speak that language.",
+            asked=language,
+            nearest=", ".join(LANGUAGES),
+            remedy="take one of these",
+        )
+    data = collect(store, loss=loss)
+    packed = pack(data)
+    html = render(data, packed)
+    write_text(Path(out), html)
+    axis = data.axes.loss
+    refused = [
+        series.title if not series.detail else f"{series.title} ({series.detail})"
+        for series, told in zip(data.abilities.series, packed["series"], strict=True)
+        if axis is not None and axis.key in told["refused"]
+    ]
+    return ReportSummary(
+        page=str(out),
+        bytes=len(html.encode()),
+        checkpoints=data.checkpoints.height,
+        cells=data.cells.height,
+        series=len(data.abilities.series),
+        loss_axis=axis.title if axis else None,
+        kind=axis.source.kind if axis and axis.source else None,
+        refused=tuple(refused),
+        failures=data.failures.height,
+        flagged=int(data.checkpoints["is_flagged"].sum()),
+    )
+
+
+def render(data: ReportData, packed: Mapping[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+        data: of a store.
+        packed: from :func:`isoloss.report.pack.pack` of the same data.
+    """
+    best = best_scores(data)
+    groups = _grouped(data.abilities.series)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            version=__version__,
+            families=sorted({shown(run.family) for run in data.runs}),
+            measured=_measured(data),
+            sentences=sentences(data, best),
+            axes=data.axes,
+            runs=data.runs,
+            metrics=_metrics(data),
+            main=groups.pop(None, []),
+            groups=groups,
+            curves=[
+                _Panel(
+                    index=i, title=shown(c.axis.title, longest=200), detail="", sql=curve_query(c)
+                )
+                for i, c in enumerate(data.curves)
+            ],
+            best=[_best_row(one) for one in best if not one.series.group],
+            best_grouped=[_best_row(one) for one in best if one.series.group],
+            trouble=trouble_tables(data),
+            methods=method_tables(data),
+            data=Markup(to_json(packed)),
+            style=Markup(_asset("page.css")),
+            bundle=Markup(_bundle()),
+            scripts=[Markup(_asset(name)) for name in _SCRIPTS],
+        )
+    )
+
+
+def _measured(data: ReportData) -> list[tuple[str, str, str]]:
+    """Name, count and members of everything that was measured."""
+    checkpoints = data.checkpoints
+    families, models = (sorted({getattr(r, k) for r in data.runs}) for k in ("family", "model"))
+    counted: list[tuple[str, int, Iterable[str]]] = [
+        ("families", len(families), families),
+        ("models", len({(r.family, r.model) for r in data.runs}), models),
+        ("runs", len(data.runs), [r.label for r in data.runs]),
+        ("checkpoints", checkpoints.height, []),
+        ("corpora", len(data.corpora), data.corpora),
+        ("tasks", len(data.tasks), data.tasks),
+        ("cells", data.cells.height, []),
+    ]
+    return [
+        (name if n != 1 else _singular(name), f"{n:,}", ", ".join(map(shown, names)))
+        for name, n, names in counted
+    ]
+
+
+def _singular(name: str) -> str:
+    irregular = {"families": "family", "corpora": "corpus"}
+    return irregular.get(name, name.removesuffix("s"))
+
+
+def _metrics(data: ReportData) -> list[tuple[str, str, int]]:
+    """Every score, its name as shown and how many series have it, most shared first."""
+    counts: dict[str, int] = {}
+    for series in data.abilities.series:
+        for metric in series.metrics:
+            counts[metric] = counts.get(metric, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [(metric, shown(metric), n) for metric, n in ordered]
+
+
+def _grouped(series: Sequence[Series]) -> dict[str | None, list[_Panel]]:
+    groups: dict[str | None, list[_Panel]] = {}
+    for one in series:
+        panel = _Panel(index=one.id, title=shown(one.title), detail=one.detail, sql=one.sql)
+        groups.setdefault(one.group, []).append(panel)
+    return groups
+
+
+def _best_row(best: Best) -> dict[str, str]:
+    known = best.baseline is not None
+    return {
+        "series": shown(best.series.title),
+        "detail": best.series.detail,
+        "metric": best.metric,
+        "score": best.score,
+        "baseline": f"{number(best.baseline)} ({best.baseline_name})" if known else "unknown",
+        "distance": distance_text(best.stderrs),
+        "verdict": best.verdict,
+        "checkpoint": best.checkpoint,
+    }
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return (importlib.resources.files("isoloss.report") / "assets" / name).read_text("utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script that cannot end its own element."""
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
