@@ -106,7 +106,8 @@ def test_means_and_standard_errors_take_documents_as_blocks():
     ids = tokenizer.get_vocab()
     scorer = Scripted({ids["w1"]: 1.0, ids["w2"]: 4.0})
     measured = token_loss(scorer, lay_out(corpus, tokenizer, context=50))
-    loss, bits = measured.rows
+    loss, bits, tokens, bytes_ = measured.rows
+    assert (tokens.estimate.value, bytes_.estimate.value) == (6, 15)
     assert (loss.metric, loss.unit) == ("loss_nats_per_token", "nats/token")
     # by hand: 18 nats, 6 tokens; bytes 5, 2, 8
     assert loss.estimate == ratio([5, 1, 12], [2, 1, 3])

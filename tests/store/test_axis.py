@@ -86,6 +86,50 @@ def test_tokenizers_part_nats_and_share_bits_per_byte(store):
     assert axes.losses(store, shared)["step"].to_list() == [1, 2]
 
 
+def counted(store, tokenizer, step, loss, tokens, size):
+    """One checkpoint read by a tokenizer that cuts ``size`` bytes into ``tokens`` tokens."""
+    row = {"family": "f", "model": tokenizer, "run": tokenizer, "step": step, "source": tokenizer}
+    cell = Cell(
+        weights_hash=f"{tokenizer}{step}",
+        probe="token_loss",
+        subject="wiki",
+        settings={"tokenizer_hash": tokenizer, "context": 8},
+        numerics=1,
+    )
+    values = (("loss_nats_per_token", loss), ("tokens_scored", tokens), ("bytes_scored", size))
+    rows = [
+        {"metric": name, "value": float(value), "stderr": 0.1, "n": 5, "unit": None}
+        for name, value in values
+    ]
+    with store.writing():
+        store.put_checkpoints([{**row, "weights_hash": cell.weights_hash}])
+        store.put_cell(cell, rows, {})
+
+
+def test_families_of_two_tokenizers_share_a_converted_axis_that_states_its_assumption(store):
+    counted(store, "a", 1, loss=2.0, tokens=100, size=400)
+    counted(store, "b", 1, loss=3.0, tokens=50, size=400)
+    axis = axes.choose(store, "wiki:converted_nats_per_token")
+    assert (axis.kind, axis.reference) == ("converted", "a")
+    assert "assumes the same probability however it is cut" in axis.label
+    losses = axes.losses(store, axis).sort("model")
+    # 3 nats x 50 tokens over the 100 tokens of a; its standard error likewise
+    assert losses["loss"].to_list() == [2.0, 1.5]
+    assert losses["loss_stderr"].to_list() == [0.1, 0.05]
+
+
+def test_tokenizers_that_read_different_stretches_are_not_converted(store):
+    counted(store, "a", 1, loss=2.0, tokens=100, size=400)
+    counted(store, "b", 1, loss=3.0, tokens=50, size=390)
+    with pytest.raises(Refused, match="did not score the same text"):
+        axes.losses(store, axes.choose(store, "wiki:converted_nats_per_token"))
+
+
+def test_one_tokenizer_needs_no_conversion(store):
+    counted(store, "a", 1, loss=2.0, tokens=100, size=400)
+    assert [axis.kind for axis in axes.candidates(store)] == ["held-out"]
+
+
 def test_a_misspelt_axis_gets_the_nearest_one(store):
     measured(store, "wiki")
     with pytest.raises(BadRequest) as error:

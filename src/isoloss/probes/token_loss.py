@@ -44,7 +44,8 @@ def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
         layout: of the corpus under the model's tokenizer.
 
     Returns:
-        Rows loss_nats_per_token and bits_per_byte, and float32 losses in the layout's order.
+        Rows loss_nats_per_token and bits_per_byte, the tokens and bytes they were taken over, and
+        float32 losses in the layout's order.
 
     Raises:
         BadRequest: the layout's windows are longer than the model's.
@@ -65,6 +66,12 @@ def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
             unit="bits/byte",
         ),
     ]
+    for metric, count, unit in (
+        ("tokens_scored", np.count_nonzero(known), "tokens"),
+        ("bytes_scored", layout.bytes[known].sum(), "bytes"),
+    ):
+        exact = Estimate(value=float(count), stderr=0.0, n=len(losses))
+        rows.append(Row(metric=metric, estimate=exact, unit=unit))
     if unknown := int(np.count_nonzero(~known)):
         count = Estimate(value=float(unknown), stderr=None, n=len(losses))
         rows.append(Row(metric="tokens_unknown", estimate=count, unit="tokens"))

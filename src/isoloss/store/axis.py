@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from isoloss.errors import BadRequest, Refused, nearest_name
+from isoloss.store.convert import convert_loss, converted_label
 from isoloss.store.schema import LOG_PROBE, LOSS_PROBE, TASK_PROBE
 from isoloss.store.store import Store
 from isoloss.study import Study
 
 LOSS, BITS, PERPLEXITY = "loss_nats_per_token", "bits_per_byte", "perplexity"
+CONVERTED = "converted_nats_per_token"
+TOKENS, BYTES = "tokens_scored", "bytes_scored"
 _IDENTITY = ("corpus_hash", "context", "stride", "bos", "num_fewshot")
 _KINDS = {LOSS_PROBE: "held-out", LOG_PROBE: "train-log", TASK_PROBE: "proxy"}
+_ORDER = ("held-out", "train-log", "converted", "proxy")
 CHECKPOINT = ("family", "model", "run", "stage", "step", "weights_hash")
 """The columns that name a point; nulls compare equal in them."""
 
@@ -30,10 +34,12 @@ class Axis:
 
     Attributes:
         subject: the corpus or task it is measured on.
-        metric: loss_nats_per_token, bits_per_byte or perplexity (drawn as its logarithm).
+        metric: loss_nats_per_token, bits_per_byte, converted_nats_per_token or perplexity
+            (drawn as its logarithm).
         probe: the probe that measured it.
-        kind: held-out, train-log or proxy.
+        kind: held-out, train-log, converted or proxy.
         settings: the reading of the subject that all its points share.
+        reference: hash of the tokenizer in whose tokens a converted loss is counted.
     """
 
     subject: str
@@ -41,6 +47,7 @@ class Axis:
     probe: str
     kind: str
     settings: Mapping[str, object] = field(default_factory=dict)
+    reference: str | None = None
 
     @property
     def name(self) -> str:
@@ -56,6 +63,9 @@ class Axis:
             return (
                 f"ln perplexity of {self.subject}{reading} (proxy: perplexity on other documents)"
             )
+        if self.reference is not None:
+            told = converted_label(f"tokenizer {self.reference[:8]}")
+            return f"loss, held-out {self.subject} (nats per token, {told})"
         unit = "bits per byte" if self.metric == BITS else "nats per token"
         where = "training log" if self.kind == "train-log" else f"held-out {self.subject}"
         return f"loss, {where} ({unit})"
@@ -90,8 +100,31 @@ def candidates(store: Store) -> list[Axis]:
             settings={key: row[key] for key in keys},
         )
         axes[(axis.name, tuple(axis.settings.items()))] = axis
-    order = list(_KINDS.values())
-    return sorted(axes.values(), key=lambda a: (order.index(a.kind), a.metric == BITS, a.name))
+    found = [*axes.values(), *_converted(list(axes.values()))]
+    return sorted(found, key=lambda a: (_ORDER.index(a.kind), a.metric == BITS, a.name))
+
+
+def _converted(axes: list[Axis]) -> list[Axis]:
+    """An axis in common tokens for every corpus that was read by several tokenizers."""
+    readings: dict[tuple[str, tuple[object, ...]], list[Axis]] = {}
+    for axis in axes:
+        if axis.probe == LOSS_PROBE and axis.metric == LOSS:
+            key = (axis.subject, tuple(axis.settings[name] for name in _IDENTITY))
+            readings.setdefault(key, []).append(axis)
+    found = []
+    for (subject, values), group in readings.items():
+        if len(group) > 1:
+            found.append(
+                Axis(
+                    subject=subject,
+                    metric=CONVERTED,
+                    probe=LOSS_PROBE,
+                    kind="converted",
+                    settings=dict(zip(_IDENTITY, values, strict=True)),
+                    reference=min(str(axis.settings["tokenizer_hash"]) for axis in group),
+                )
+            )
+    return found
 
 
 def choose(store: Store, wanted: str | None = None) -> Axis:
@@ -138,7 +171,7 @@ def choose(store: Store, wanted: str | None = None) -> Axis:
             asked=wanted or "no --loss",
             nearest="; ".join(f"{axis.name} {_reading(axis, found)}".strip() for axis in found),
             remedy=f"--loss {found[0].name}, or [axis] in the study; families of several "
-            "tokenizers compare through SUBJECT:bits_per_byte",
+            "tokenizers compare through SUBJECT:bits_per_byte or SUBJECT:converted_nats_per_token",
         )
     return found[0]
 
@@ -149,13 +182,9 @@ def losses(store: Store, axis: Axis) -> pl.DataFrame:
     Returns:
         The columns of :data:`CHECKPOINT` with ``loss`` and ``loss_stderr`` in the axis's unit.
     """
-    same = [pl.col(key).eq_missing(pl.lit(value)) for key, value in axis.settings.items()]
-    frame = store.measurements().filter(
-        pl.col("probe") == axis.probe,
-        pl.col("subject") == axis.subject,
-        pl.col("metric") == axis.metric,
-        *same,
-    )
+    if axis.reference is not None:
+        return _losses_in_common_tokens(store, axis)
+    frame = _rows(store, axis, axis.metric)
     value, stderr = pl.col("value"), pl.col("stderr")
     if axis.metric == PERPLEXITY:
         # first order: the standard error of ln x is that of x over x
@@ -164,6 +193,41 @@ def losses(store: Store, axis: Axis) -> pl.DataFrame:
         frame.select(*CHECKPOINT, value.alias("loss"), stderr.alias("loss_stderr"))
         .unique(CHECKPOINT, keep="first", maintain_order=True)
         .collect()
+    )
+
+
+def _rows(store: Store, axis: Axis, metric: str) -> pl.LazyFrame:
+    same = [pl.col(key).eq_missing(pl.lit(value)) for key, value in axis.settings.items()]
+    return store.measurements().filter(
+        pl.col("probe") == axis.probe,
+        pl.col("subject") == axis.subject,
+        pl.col("metric") == metric,
+        *same,
+    )
+
+
+def _losses_in_common_tokens(store: Store, axis: Axis) -> pl.DataFrame:
+    keys = [*CHECKPOINT, "tokenizer_hash"]
+    frame = _rows(store, axis, LOSS).select(*keys, "value", "stderr").collect()
+    for name in (TOKENS, BYTES):
+        counts = _rows(store, axis, name).select(*keys, pl.col("value").alias(name)).collect()
+        frame = frame.join(counts, on=keys, how="inner", nulls_equal=True)
+    if frame[BYTES].n_unique() > 1:
+        sizes = frame.select("tokenizer_hash", BYTES).unique().sort("tokenizer_hash").rows()
+        raise Refused(
+            f"the tokenizers did not score the same text of {axis.subject}.",
+            asked=", ".join(f"tokenizer {name[:8]}: {int(size):,} bytes" for name, size in sizes),
+            remedy=f"leave out `tokens` of [corpus.{axis.subject}], or compare "
+            f"--loss {axis.subject}:{BITS}",
+        )
+    own = frame.filter(pl.col("tokenizer_hash") == axis.reference)[TOKENS]
+    for name in ("value", "stderr"):
+        converted = convert_loss(frame[name].fill_null(float("nan")), frame[TOKENS], own[0])
+        frame = frame.with_columns(pl.Series(name, converted).fill_nan(None))
+    return (
+        frame.rename({"value": "loss", "stderr": "loss_stderr"})
+        .select(*CHECKPOINT, "loss", "loss_stderr")
+        .unique(CHECKPOINT, keep="first", maintain_order=True)
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoloss.errors import BadRequest
-from isoloss.laws.convert import bits_per_byte, convert_loss, converted_label
+from isoloss.store.convert import bits_per_byte, convert_loss, converted_label
 
 LOSSES = st.floats(0.01, 20)
 COUNTS = st.integers(1, 10**9)
