@@ -38,6 +38,7 @@ ROOMS = (
     "report",
     "console",
     "demo",
+    "cli_import",
     "cli",
 )
 """From top to bottom: a room imports only those before it, and itself."""

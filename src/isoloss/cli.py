@@ -8,23 +8,21 @@ nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.console import Terminal, TrainingBars, print_table
+from isoloss import cli_import
+from isoloss.cli_import import Json
+from isoloss.console import Terminal, TrainingBars, print_object, print_rows, print_table
 from isoloss.errors import BadRequest, DiskFull, IsolossError
 
 if TYPE_CHECKING:
     from isoloss.engine.plan import Plan
     from isoloss.pretrain import Progress as TrainingProgress
-    from isoloss.store import Store
 
 app = typer.Typer(
     name="isoloss",
@@ -33,21 +31,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-importing = typer.Typer(no_args_is_help=True, help="Bring somebody else's numbers into a store.")
-app.add_typer(importing, name="import")
+app.add_typer(cli_import.app, name="import")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="A line for every cell.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")]
-Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The store to write into.")]
 Loss = Annotated[
     str | None, typer.Option(metavar="SUBJECT:METRIC", help="The loss axis; needed where several.")
 ]
-
-
-Family = Annotated[str | None, typer.Option(help="Name of the family.")]
-TokensPerStep = Annotated[int | None, typer.Option(help="To know tokens and FLOPs.")]
 
 
 def main() -> None:
@@ -177,7 +168,7 @@ def run(
         return
     terminal = Terminal(quiet=quiet, verbose=verbose)
     summary = run_study(config, out=folder, only=only or (), progress=terminal)
-    _print_object(summary.record(), as_json, f"store: {folder}; next: isoloss report {folder}")
+    print_object(summary.record(), as_json, f"store: {folder}; next: isoloss report {folder}")
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -217,114 +208,10 @@ def pretrain(
     folder = out or Path(config.name)
     with TrainingBars(quiet=quiet) as bars:
         record = train_family(config, folder, progress=_on_training(bars), processes=processes)
-    _print_object(
+    print_object(
         {"family": config.name, "runs": len(record.runs), "out": str(folder)}, as_json,
         f'next: a study with [[family]] pretrained = "{folder}"',
     )  # fmt: skip
-
-
-@importing.command("lm-eval")
-def import_lm_eval(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Result files or their folder.")],
-    out: Out,
-    family: Family = None,
-    tokens_per_step: TokensPerStep = None,
-    rename: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Another name for a model.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Import result files of lm-evaluation-harness, old and new.
-
-    Example: isoloss import lm-eval results --out RUN
-    """
-    from isoloss.store.imports import import_lm_eval as read
-
-    names = _pairs(rename, "--rename OLD=NEW")
-    with _store_for_import(out) as store:
-        done = read(source, store, family=family, tokens_per_step=tokens_per_step, rename=names)
-    _print_object(asdict(done), as_json, f"next: isoloss report {out}")
-
-
-@importing.command("table")
-def import_table(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV or Parquet.")],
-    out: Out,
-    family: Annotated[str, typer.Option(help="Name of the family.")],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROLE=COLUMN", help="model, run, seed, step, tokens, params, task..."),
-    ] = None,
-    score: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=TASK:METRIC", help="A column of scores.")
-    ] = None,
-    loss: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=SUBJECT:METRIC", help="A loss axis.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Import a plain table whose columns you name.
-
-    Example: isoloss import table scores.csv --family mine --column model=name --column step=step
-    --score arc=arc_easy:accuracy --loss val=wikitext:loss_nats_per_token --out RUN
-    """
-    from isoloss.store.imports import import_table as read
-
-    with _store_for_import(out) as store:
-        done = read(
-            source,
-            store,
-            family=family,
-            columns=_pairs(column, "--column ROLE=COLUMN"),
-            scores=_targets(score, "--score COLUMN=TASK:METRIC"),
-            losses=_targets(loss, "--loss COLUMN=SUBJECT:METRIC"),
-        )
-    _print_object(asdict(done), as_json, f"next: isoloss report {out}")
-
-
-@importing.command("log")
-def import_log(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="Log file or its folder.")],
-    out: Out,
-    family: Annotated[str, typer.Option(help="Name of the family.")],
-    model: Annotated[str, typer.Option(help="Name of the model.")],
-    run: Annotated[str | None, typer.Option(help="Name of the run; the model's if left out.")] = (
-        None
-    ),
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROLE=COLUMN", help="step, tokens_seen, loss, lr, where unusual."),
-    ] = None,
-    tokens_per_step: TokensPerStep = None,
-    as_json: Json = False,
-) -> None:
-    """Import a training log: CSV, JSON lines, trainer_state.json, TensorBoard events, Parquet.
-
-    Example: isoloss import log runs/7b/log.csv --family mine --model 7b --out RUN
-    """
-    from isoloss.store.imports import put_training_log, read_training_log
-
-    names = _pairs(column, "--column ROLE=COLUMN")
-    unknown = set(names) - {"step", "tokens_seen", "loss", "lr"}
-    if unknown:
-        raise BadRequest(
-            "a training log has no such column role.",
-            asked=", ".join(sorted(unknown)),
-            nearest="step, tokens_seen, loss, lr",
-            remedy="--column loss=COLUMN",
-        )
-    log = read_training_log(source, **names)
-    with _store_for_import(out) as store:
-        done = put_training_log(
-            store,
-            log.frame,
-            family=family,
-            model=model,
-            run=run,
-            tokens_per_step=tokens_per_step,
-        )
-    notes = {"notes": list(log.notes)} if log.notes else {}
-    _print_object(asdict(done) | notes, as_json, f"next: isoloss report {out}")
 
 
 @app.command()
@@ -343,7 +230,7 @@ def report(
 
     page = out or store / "report.html"
     summary = write(Store(store), page, loss=loss)
-    _print_object(summary.record(), as_json, None)
+    print_object(summary.record(), as_json, None)
 
 
 @app.command()
@@ -356,7 +243,7 @@ def sql(store: RunFolder, statement: Annotated[str, typer.Argument(metavar="SELE
     from isoloss.store import Store, query
 
     rows = query(Store(store), statement).to_dicts()
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command("ls")
@@ -372,7 +259,7 @@ def list_checkpoints(
     from isoloss.engine.listing import listing
 
     found = listing(what, revision=revision)
-    _print_rows(found.rows, as_json)
+    print_rows(found.rows, as_json)
     if found.gaps and not as_json:
         print(f"gaps: {found.gaps}")
 
@@ -386,7 +273,7 @@ def status(store: RunFolder, as_json: Json = False) -> None:
     from isoloss.engine.listing import status as status_of
     from isoloss.store import Store
 
-    _print_object(status_of(Store(store)), as_json, None)
+    print_object(status_of(Store(store)), as_json, None)
 
 
 def _on_training(bars: TrainingBars) -> Callable[[TrainingProgress], None]:
@@ -401,63 +288,12 @@ def _names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-@contextmanager
-def _store_for_import(out: Path) -> Iterator[Store]:
-    """The store to import into; a new one is taken back where the import is refused."""
-    from isoloss.store import Store
-
-    is_new = not out.exists()
-    try:
-        yield Store.create(out)
-    except IsolossError:
-        if is_new:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
-
-
-def _pairs(texts: list[str] | None, usage: str) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts or []]
-    for (name, sign, value), text in zip(pairs, texts or [], strict=True):
-        if not (name and sign and value):
-            raise BadRequest("an option is not understood.", asked=text, remedy=f"write {usage}")
-    return {name: value for name, _, value in pairs}
-
-
-def _targets(texts: list[str] | None, usage: str) -> dict[str, tuple[str, str]]:
-    targets = {}
-    for column, target in _pairs(texts, usage).items():
-        subject, _, metric = target.rpartition(":")
-        if not subject or not metric:
-            raise BadRequest(
-                "an option is not understood.", asked=f"{column}={target}", remedy=f"write {usage}"
-            )
-        targets[column] = (subject, metric)
-    return targets
-
-
 def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan.record()))
         return
     print_table(plan.rows())
     print("\n".join(plan.lines()))
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, default=str))
-    else:
-        print_table(rows)
-
-
-def _print_object(record: dict[str, Any], as_json: bool, then: str | None) -> None:
-    if as_json:
-        print(json.dumps(record, default=str))
-        return
-    for key, value in record.items():
-        print(f"{key.replace('_', ' ')}: {value}")
-    if then:
-        print(then)
 
 
 if __name__ == "__main__":

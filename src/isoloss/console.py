@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,25 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) 
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     console.print(table)
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as a JSON list and nothing else."""
+    if as_json:
+        print(json.dumps(rows, default=str))
+    else:
+        print_table(rows)
+
+
+def print_object(record: Mapping[str, Any], as_json: bool, then: str | None) -> None:
+    """Print a record line by line with what to do next, or as a JSON object and nothing else."""
+    if as_json:
+        print(json.dumps(record, default=str))
+        return
+    for key, value in record.items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    if then:
+        print(then)
 
 
 def _cell(value: Any) -> str:
