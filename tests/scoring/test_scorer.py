@@ -22,18 +22,29 @@ from shared_data import SHARED, needs_shared
 
 
 def requests(seed=0):
-    """Contexts below, across and beyond every window, with options of one and more tokens."""
+    """Contexts below, across and beyond every window, with options of one and more tokens.
+
+    Then a tree of four depths: examples, questions on them, contexts on these, and options that
+    begin alike.
+    """
     rng = np.random.default_rng(seed)
 
     def tokens(n):
         return tuple(rng.integers(VOCAB, size=n).tolist())
 
-    return [
+    flat = [
         (context, tokens(size))
         for length in (1, 3, 9, 12, 20, 30, 31, 40, 55, 62, 70, 90)
         for context in (tokens(length), tokens(length))
         for size in (1, 1, 2, 3, 9)
     ]
+    deep = []
+    for examples in (tokens(14), tokens(14)):
+        for question in (examples + tokens(9), examples + tokens(10)):
+            for context in (question + tokens(11), question + tokens(12)):
+                start = tokens(8)
+                deep += [(context, start + tokens(size)) for size in (1, 2, 4)]
+    return flat + deep
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -7,6 +7,7 @@ seen by no scored position. (The harness does the same.)
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isoloss.scoring.head import Head, find_head, last_states, score_targets
-from isoloss.scoring.packing import Batch, Chunk, Cost, Plan
+from isoloss.scoring.packing import Cost, Pass, Plan
 from isoloss.scoring.window import text_config
 
 # transformers names the state of attention and of recurrent models differently
@@ -30,7 +31,7 @@ class NoCache(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """One number a query, in the order of the plan's slots.
+    """One number a query, in the order of the plan.
 
     Attributes:
         logprobs: float32 nats.
@@ -42,22 +43,33 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prefill:
-    """The state of prefixes (batch of equal length), and the argument that takes it back."""
+class Cache:
+    """Keys and values of a pass's rows, and the argument that takes them back."""
 
     name: str
-    cache: Any
+    value: Any
 
-    def rows(self, parents: Sequence[int], *, keep: bool) -> dict[str, Any]:
-        """The arguments for rows that continue the given prefixes.
+    def rows(self, parents: Sequence[int], *, keep: bool) -> Cache:
+        """The state of rows that continue the given ones.
 
-        A pass writes into its cache, so one that is needed again (``keep``) is copied.
+        A pass writes into its cache, so one that is needed again (``keep``) is copied: its
+        layers only where choosing rows makes new tensors, as transformers' own caches do.
         """
-        cache = copy.deepcopy(self.cache) if keep else self.cache
-        if not hasattr(cache, "batch_select_indices"):
-            raise NoCache(f"a {type(cache).__name__} cannot be copied to more rows")
-        cache.batch_select_indices(torch.tensor(parents))
-        return {self.name: cache, "use_cache": True}
+        value = _separate(self.value) if keep else self.value
+        if not hasattr(value, "batch_select_indices"):
+            raise NoCache(f"a {type(value).__name__} cannot be copied to more rows")
+        value.batch_select_indices(torch.tensor(parents))
+        return Cache(name=self.name, value=value)
+
+
+def _separate(cache: Any) -> Any:
+    """A cache whose layers are not those of the given one; tensors may be."""
+    layers = getattr(cache, "layers", None)
+    if not isinstance(layers, list):
+        return copy.deepcopy(cache)
+    separate = copy.copy(cache)
+    separate.layers = [copy.copy(layer) for layer in layers]
+    return separate
 
 
 class Network:
@@ -80,31 +92,40 @@ class Network:
         return self.head.project is not None
 
     @torch.no_grad()
-    def states(self, ids: Tensor, **options: Any) -> Tensor:
-        """States (batch, seq, width) that the head turns into logits."""
-        if not self.projects:
-            logits: Tensor = self.model(input_ids=ids, **({"use_cache": False} | options)).logits
-            return logits
-        states = last_states(
-            self.model.base_model(input_ids=ids, **({"use_cache": False} | options))
-        )
-        assert states is not None  # seen at load
-        return states
+    def run(
+        self, ids: Tensor, *, before: Cache | None = None, keeps: bool = False
+    ) -> tuple[Tensor, Cache | None]:
+        """Run rows of tokens.
 
-    @torch.no_grad()
-    def prefill(self, prefixes: Sequence[Sequence[int]]) -> Prefill:
-        """Run prefixes of equal length and keep their state.
+        Args:
+            ids: (batch, seq).
+            before: the state that the rows continue; it is written into.
+            keeps: hand out the state afterwards.
+
+        Returns:
+            States (batch, seq, width) that the head turns into logits, and the state to continue.
 
         Raises:
             NoCache: the model returns none.
         """
-        ids = torch.tensor(prefixes, device=self.device)
-        output = self.model.base_model(input_ids=ids, use_cache=True)
-        for name in _CACHE_NAMES:
-            cache = getattr(output, name, None)
-            if cache is not None:
-                return Prefill(name=name, cache=cache)
-        raise NoCache("the model returns no cache")
+        options = {before.name: before.value} if before else {}
+        use_cache = keeps or before is not None
+        if self.projects:
+            output = self.model.base_model(input_ids=ids, use_cache=use_cache, **options)
+            states = last_states(output)
+        else:
+            output = self.model(input_ids=ids, use_cache=use_cache, **options)
+            states = output.logits
+        assert states is not None  # seen at load
+        return states, _cache_of(output) if keeps else None
+
+
+def _cache_of(output: Any) -> Cache:
+    for name in _CACHE_NAMES:
+        value = getattr(output, name, None)
+        if value is not None:
+            return Cache(name=name, value=value)
+    raise NoCache("the model returns no cache")
 
 
 def run_plan(network: Network, plan: Plan, *, budget: int) -> Answers:
@@ -119,43 +140,49 @@ def run_plan(network: Network, plan: Plan, *, budget: int) -> Answers:
     rows_per_chunk = max(1, budget // 4 // (12 * network.vocabulary))
     size = int(plan.bounds[-1])
     answers = Answers(logprobs=np.empty(size, np.float32), greedy=np.empty(size, np.bool_))
-    for batch in plan.batches:
-        prefill = network.prefill(batch.prefixes) if batch.depth else None
-        for i, chunk in enumerate(batch.chunks):
-            options = prefill.rows(chunk.parents, keep=i + 1 < len(batch.chunks)) if prefill else {}
-            _run_chunk(network, plan, batch, chunk, options, rows_per_chunk, answers)
+    waiting = Counter(p.parent for p in plan.passes)
+    caches: dict[int, Cache] = {}
+    for number, forward in enumerate(plan.passes):
+        before = None
+        if forward.parent >= 0:
+            waiting[forward.parent] -= 1
+            again = waiting[forward.parent] > 0
+            before = caches[forward.parent].rows(forward.parents, keep=again)
+            if not again:
+                del caches[forward.parent]
+        ids = _pad(forward.rows).to(network.device)
+        states, cache = network.run(ids, before=before, keeps=forward.keeps)
+        if cache is not None:
+            caches[number] = cache
+        _answer(network, plan, forward, states, rows_per_chunk, answers)
     return answers
 
 
 @torch.no_grad()
-def _run_chunk(
+def _answer(
     network: Network,
     plan: Plan,
-    batch: Batch,
-    chunk: Chunk,
-    options: dict[str, Any],
+    forward: Pass,
+    states: Tensor,
     rows_per_chunk: int,
     answers: Answers,
 ) -> None:
+    if not len(forward.queries):
+        return
     device = network.device
-    ids = _pad([plan.sequences[s][batch.depth :] for s in chunk.sequences]).to(device)
-    queries = np.concatenate([np.arange(*plan.starts[s : s + 2]) for s in chunk.sequences])
-    counts = [int(plan.starts[s + 1] - plan.starts[s]) for s in chunk.sequences]
-    cells = np.repeat(np.arange(len(counts)), counts) * ids.shape[1]
-    cells += plan.positions[queries] - batch.depth
     # several targets may ask the same state: options of one token after one context
-    cells, rows = np.unique(cells, return_inverse=True)
-    states = network.states(ids, **options).flatten(0, 1)[torch.from_numpy(cells).to(device)]
+    cells, rows = np.unique(forward.cells, return_inverse=True)
+    order = np.argsort(rows, kind="stable")
+    queries = forward.queries[order]
     scores = score_targets(
         network.head,
-        states,
-        torch.from_numpy(rows).to(device),
+        states.flatten(0, 1)[torch.from_numpy(cells).to(device)],
+        torch.from_numpy(rows[order]).to(device),
         torch.from_numpy(plan.targets[queries]).to(device),
         rows_per_chunk=rows_per_chunk,
     )
-    slots = plan.slots[queries]
-    answers.logprobs[slots] = scores.logprobs.cpu().numpy()
-    answers.greedy[slots] = scores.greedy.cpu().numpy()
+    answers.logprobs[queries] = scores.logprobs.cpu().numpy()
+    answers.greedy[queries] = scores.greedy.cpu().numpy()
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -1,9 +1,9 @@
-"""A plan of forward passes: which sequences run together, and which prefixes are run once.
+"""A plan of forward passes: which inputs run together, and which prefixes are run once.
 
-Requests become distinct input sequences with queries (a position and the token that follows
-it), so that equal requests, and options of one token after one context, cost one sequence.
-Sequences that share a context run on top of one computed prefix. A plan knows token ids and
-the model's shape, no weights: one plan serves every checkpoint of a family.
+Requests become distinct inputs with queries (a position and the token that follows it), so
+that equal requests, and options of one token after one context, cost one input. Shared prefixes
+form a tree: each pass runs rows of tokens on top of the rows of another one. A plan knows token
+ids and the model's shape, no weights: one plan serves every checkpoint of a family.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoloss.scoring.encode import TokenPair
+from isoloss.scoring.tree import Branch, grow
 from isoloss.scoring.window import regime
-
-# Below this, computing a prefix twice is cheaper than handing its cache around.
-_MIN_SHARED_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,48 +66,52 @@ class Policy:
     budget: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Rows that run in one forward pass; ``parents`` are their rows in the batch's prefixes."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pass:
+    """One forward pass.
 
-    sequences: tuple[int, ...]
-    parents: tuple[int, ...]
+    Attributes:
+        parent: the pass whose keys and values its rows continue; -1 for none.
+        depth: tokens before its rows, at hand from the parent.
+        rows: tokens to run; of equal length where the pass has children.
+        parents: for every row the row of the parent that it continues.
+        keeps: children continue it.
+        queries: places in the plan's flat arrays that it answers.
+        cells: for every query ``row * width + offset`` of the state that predicts, with width
+            the length of the longest row.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Chunks on top of shared prefixes, all of ``depth`` tokens; depth 0 shares nothing."""
-
+    parent: int
     depth: int
-    prefixes: tuple[tuple[int, ...], ...]
-    chunks: tuple[Chunk, ...]
+    rows: tuple[tuple[int, ...], ...]
+    parents: tuple[int, ...]
+    keeps: bool
+    queries: NDArray[np.int64]
+    cells: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
     """Everything a scorer must run, and where each number goes.
 
     Attributes:
-        sequences: distinct model inputs.
-        starts: queries of sequence s are ``starts[s]:starts[s + 1]`` of the three next arrays.
-        positions: of the state that predicts, ascending within a sequence.
-        targets: the token predicted.
-        slots: place of the answer in the flat result.
-        bounds: slots of distinct request r are ``bounds[r]:bounds[r + 1]``.
+        targets: of every query the token predicted; queries lie in the order of the requests.
+        bounds: queries of distinct request r are ``bounds[r]:bounds[r + 1]``.
         distinct: for every request asked its distinct request, -1 where it cannot be scored.
-        batches: the passes, in order.
+        passes: in order; a parent comes before its children.
         truncated: requests whose context lost tokens on the left.
     """
 
-    sequences: tuple[tuple[int, ...], ...]
-    starts: NDArray[np.int64]
-    positions: NDArray[np.int64]
     targets: NDArray[np.int64]
-    slots: NDArray[np.int64]
     bounds: NDArray[np.int64]
     distinct: NDArray[np.int64]
-    batches: tuple[Batch, ...]
+    passes: tuple[Pass, ...]
     truncated: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model, padding included."""
+        return sum(len(p.rows) * max(map(len, p.rows)) for p in self.passes)
 
 
 def make_plan(pairs: Sequence[TokenPair], *, window: int, policy: Policy, cost: Cost) -> Plan:
@@ -136,108 +138,175 @@ def make_plan(pairs: Sequence[TokenPair], *, window: int, policy: Policy, cost: 
         pair = TokenPair(context[-room:], continuation)
         distinct[i] = index.setdefault(pair, len(index))
     requests = list(index)
-    rows: dict[tuple[int, ...], int] = {}
-    row_of = [rows.setdefault(c + k[:-1], len(rows)) for c, k in requests]
-    sequences = tuple(rows)
-
+    inputs: dict[tuple[int, ...], int] = {}
+    input_of = [inputs.setdefault(c + k[:-1], len(inputs)) for c, k in requests]
     sizes = np.array([len(k) for _, k in requests], dtype=np.int64)
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     first = np.array([len(c) - 1 for c, _ in requests], dtype=np.int64)
-    owner = np.repeat(np.array(row_of, dtype=np.int64), sizes)
-    position = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], sizes)
-    target = np.array([token for _, k in requests for token in k], dtype=np.int64)
-    order = np.lexsort((position, owner))
-    starts = np.searchsorted(owner[order], np.arange(len(sequences) + 1))
-    positions = position[order]
-    opening = positions[starts[:-1]]
+    builder = _Builder(tuple(inputs), policy, cost)
+    builder.lay_out()
+    positions = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], sizes)
     return Plan(
-        sequences=sequences,
-        starts=starts,
-        positions=positions,
-        targets=target[order],
-        slots=order,
+        targets=np.array([token for _, k in requests for token in k], dtype=np.int64),
         bounds=bounds,
         distinct=distinct,
-        batches=tuple(_batches(sequences, opening, policy, cost)),
+        passes=builder.passes(input_of, bounds, positions),
         truncated=truncated,
     )
 
 
-def _batches(
-    sequences: Sequence[tuple[int, ...]], opening: NDArray[np.int64], policy: Policy, cost: Cost
-) -> Iterator[Batch]:
-    """Split the sequences into those that run alone and those on top of a shared prefix."""
-    # sorted by content, so that neither order nor repetition of the requests changes a bit
-    ordered = sorted(range(len(sequences)), key=lambda s: (-len(sequences[s]), sequences[s]))
-    families: dict[tuple[int, ...], list[int]] = {}
-    for s in ordered:
-        # up to the context's last token: that one runs with each option, so that every
-        # scored position lies in the option's own pass
-        families.setdefault(sequences[s][: opening[s]], []).append(s)
-    alone, shared = [], []
-    for prefix, members in families.items():
-        if policy.share and _worth_sharing(len(prefix), members, sequences, policy):
-            shared.append((prefix, members))
-        else:
-            alone += members
-    alone.sort(key=lambda s: (-len(sequences[s]), sequences[s]))
-    for rows in _pack([len(sequences[s]) for s in alone], policy, cost.row, tightness=0.875):
-        chosen = tuple(alone[i] for i in rows)
-        yield Batch(depth=0, prefixes=(), chunks=(Chunk(sequences=chosen, parents=()),))
-    yield from _shared_batches(shared, sequences, policy, cost)
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Draft:
+    """A pass before it is known which queries it answers."""
+
+    parent: int
+    depth: int
+    rows: list[tuple[int, ...]]
+    parents: list[int]
+    keeps: bool
+    queries: list[NDArray[np.int64]]
+    cells: list[NDArray[np.int64]]
 
 
-def _worth_sharing(
-    depth: int, members: list[int], sequences: Sequence[tuple[int, ...]], policy: Policy
-) -> bool:
-    longest = len(sequences[members[0]])
-    return (
-        len(members) > 1
-        and depth >= _MIN_SHARED_TOKENS
-        and longest <= policy.share_limit
-        # a prefix run below a switch of the rotary table is not the prefix of a longer input
-        and regime(depth, policy.critical) == regime(longest, policy.critical)
-    )
+class _Builder:
+    """Turns inputs into passes, and remembers in which row of which pass each input ends."""
 
+    def __init__(self, inputs: Sequence[tuple[int, ...]], policy: Policy, cost: Cost) -> None:
+        self.inputs, self.policy, self.cost = inputs, policy, cost
+        self.drafts: list[_Draft] = []
+        self.ends: dict[int, tuple[int, int]] = {}
+        self.host = {s: s for s in range(len(inputs))}
 
-def _shared_batches(
-    families: list[tuple[tuple[int, ...], list[int]]],
-    sequences: Sequence[tuple[int, ...]],
-    policy: Policy,
-    cost: Cost,
-) -> Iterator[Batch]:
-    """Run prefixes of nearly equal length together, cut to the shortest of them."""
-    families.sort(key=lambda family: (-len(family[0]), family[0]))
-    room = policy.budget // 2  # the other half is for the suffixes
-    start = 0
-    while start < len(families):
-        longest = depth = len(families[start][0])
+    def lay_out(self) -> None:
+        """Draft the passes of all inputs."""
+        by_regime: dict[int, list[int]] = {}
+        alone = []
+        for s, tokens in enumerate(self.inputs):
+            if self.policy.share and len(tokens) <= self.policy.share_limit:
+                by_regime.setdefault(regime(len(tokens), self.policy.critical), []).append(s)
+            else:
+                alone.append(s)
+        branches = []
+        for level, members in sorted(by_regime.items()):
+            # a prefix run below a switch of the rotary table is not that of a longer input
+            lowest = self.policy.critical[level - 1] if level else 0
+            forest = grow(self.inputs, members, lowest=lowest)
+            self.host.update(forest.host)
+            alone += forest.root.leaves
+            branches += forest.root.branches
+        self._leaves([(-1, s) for s in alone], parent=-1, depth=0, tightness=0.875)
+        room = self.policy.budget // 2  # the other half is for what continues them
+        self._branches([(-1, branch) for branch in branches], parent=-1, depth=0, room=room)
+
+    def _branches(
+        self, items: list[tuple[int, Branch]], *, parent: int, depth: int, room: int
+    ) -> None:
+        """Run prefixes of nearly equal length together, cut to the shortest of them."""
+        items.sort(key=lambda item: (-item[1].depth, self.inputs[item[1].example]))
+        start = 0
+        while start < len(items):
+            end, cut = self._alike(items, start, depth, room)
+            part = items[start:end]
+            start = end
+            number = len(self.drafts)
+            rows = [self.inputs[branch.example][depth:cut] for _, branch in part]
+            self._draft(parent, depth, rows, [row for row, _ in part], keeps=True)
+            leaves = [(i, leaf) for i, (_, branch) in enumerate(part) for leaf in branch.leaves]
+            self._leaves(leaves, parent=number, depth=cut, tightness=0.7)
+            below = [(i, child) for i, (_, branch) in enumerate(part) for child in branch.branches]
+            self._branches(below, parent=number, depth=cut, room=room // 2)
+
+    def _alike(
+        self, items: list[tuple[int, Branch]], start: int, depth: int, room: int
+    ) -> tuple[int, int]:
+        """Where a run of branches that go together ends, and the depth they share."""
+        longest = cut = items[start][1].depth
+        # tokens cut off run once per branch below; no padding, so that every model agrees
+        slack = (longest - depth) // 16
         end = start + 1
-        while end < len(families):
-            shorter = len(families[end][0])
-            # tokens cut off run once per option; no padding, so that every model agrees
-            close = longest - shorter <= max(2, longest // 16)
-            same = regime(shorter, policy.critical) == regime(longest, policy.critical)
-            fits = (end - start + 1) * cost.row(longest, keeps=True) <= room
-            if not (close and same and fits):
+        while end < len(items):
+            shorter = items[end][1].depth
+            same = regime(shorter, self.policy.critical) == regime(longest, self.policy.critical)
+            row = self.cost.row(longest - depth, cached=depth, keeps=True)
+            if longest - shorter > slack or not same or (end - start + 1) * row > room:
                 break
-            depth = shorter
+            cut = shorter
             end += 1
-        part = families[start:end]
-        start = end
-        rows = [(parent, s) for parent, (_, members) in enumerate(part) for s in members]
-        rows.sort(key=lambda row: -len(sequences[row[1]]))
-        lengths = [len(sequences[s]) - depth for _, s in rows]
-        row_bytes = partial(cost.row, cached=depth, keeps=True)
-        chunks = [
-            Chunk(
-                sequences=tuple(rows[i][1] for i in chosen),
-                parents=tuple(rows[i][0] for i in chosen),
+        return end, cut
+
+    def _leaves(
+        self, items: list[tuple[int, int]], *, parent: int, depth: int, tightness: float
+    ) -> None:
+        """Run what is left of the inputs, packed by length."""
+        # sorted by content, so that neither order nor repetition of the requests changes a bit
+        items.sort(key=lambda item: (-len(self.inputs[item[1]]), self.inputs[item[1]]))
+        lengths = [len(self.inputs[s]) - depth for _, s in items]
+        row_bytes = partial(self.cost.row, cached=depth, keeps=parent >= 0)
+        for chosen in _pack(lengths, self.policy, row_bytes, tightness=tightness):
+            rows = [self.inputs[items[i][1]][depth:] for i in chosen]
+            for place, i in enumerate(chosen):
+                self.ends[items[i][1]] = (len(self.drafts), place)
+            self._draft(parent, depth, rows, [items[i][0] for i in chosen], keeps=False)
+
+    def _draft(
+        self,
+        parent: int,
+        depth: int,
+        rows: list[tuple[int, ...]],
+        parents: list[int],
+        *,
+        keeps: bool,
+    ) -> None:
+        self.drafts.append(
+            _Draft(
+                parent=parent,
+                depth=depth,
+                rows=rows,
+                parents=parents,
+                keeps=keeps,
+                queries=[],
+                cells=[],
             )
-            for chosen in _pack(lengths, policy, row_bytes, tightness=0.7)
-        ]
-        prefixes = tuple(prefix[:depth] for prefix, _ in part)
-        yield Batch(depth=depth, prefixes=prefixes, chunks=tuple(chunks))
+        )
+
+    def passes(
+        self, input_of: list[int], bounds: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> tuple[Pass, ...]:
+        """Give every query to the pass that computes its state.
+
+        Args:
+            input_of: the input of every request.
+            bounds: its queries.
+            positions: of every query, ascending within a request.
+        """
+        widths = [max(map(len, draft.rows)) for draft in self.drafts]
+        for request, s in enumerate(input_of):
+            low, high = int(bounds[request]), int(bounds[request + 1])
+            number, row = self.ends[self.host[s]]
+            while low < high:
+                draft = self.drafts[number]
+                # from the end backwards: what lies before this pass is its parent's
+                begin = low + int(np.searchsorted(positions[low:high], draft.depth))
+                if begin < high:
+                    draft.queries.append(np.arange(begin, high))
+                    offsets = positions[begin:high] - draft.depth
+                    draft.cells.append(row * widths[number] + offsets)
+                high = begin
+                number, row = draft.parent, draft.parents[row]
+        return tuple(_finished(draft) for draft in self.drafts)
+
+
+def _finished(draft: _Draft) -> Pass:
+    none = [np.empty(0, dtype=np.int64)]
+    return Pass(
+        parent=draft.parent,
+        depth=draft.depth,
+        rows=tuple(draft.rows),
+        parents=tuple(draft.parents),
+        keeps=draft.keeps,
+        queries=np.concatenate(draft.queries or none),
+        cells=np.concatenate(draft.cells or none),
+    )
 
 
 def _pack(

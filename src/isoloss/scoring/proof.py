@@ -103,7 +103,7 @@ class _Trial:
             budget=budget,
         )
         plan = make_plan(self.pairs, window=self.window, policy=policy, cost=self.cost)
-        if share and not any(batch.depth for batch in plan.batches):
+        if share and not any(p.parent >= 0 for p in plan.passes):
             raise NoCache(f"a window of {self.window} tokens leaves nothing to share")
         return run_plan(self.network, plan, budget=_PROBE_BUDGET_BYTES).logprobs
 
@@ -139,14 +139,17 @@ def _subject(model: Any) -> tuple[Any, float]:
 
 
 def _probe_pairs(provable: list[int], window: int, vocabulary: int) -> list[TokenPair]:
-    """Two contexts of each length, with options of two and of five tokens."""
+    """For each length a prefix, two contexts on it, and options of two and of five tokens."""
     rng = np.random.default_rng(0)
+
+    def draw(size: int) -> tuple[int, ...]:
+        return tuple(rng.integers(vocabulary, size=size).tolist())
+
     lengths = {_SHORT_PROBE_TOKENS, *(length + 10 for length in provable[-1:])}
     pairs = []
     for length in sorted(min(length, max(1, window - 4)) for length in lengths):
+        prefix = draw(length // 2)
         for _ in range(2):
-            context = tuple(rng.integers(vocabulary, size=length).tolist())
-            for size in (2, min(5, window)):
-                option = tuple(rng.integers(vocabulary, size=size).tolist())
-                pairs.append(TokenPair(context, option))
+            context = prefix + draw(length - len(prefix))
+            pairs += [TokenPair(context, draw(size)) for size in (2, min(5, window))]
     return pairs
