@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import isoloss
 from engine_tables import assert_equal_tables, tables
+from isoloss.engine.jobs import Bench
 from isoloss.engine.local import run
 from isoloss.engine.plan import plan
 from isoloss.errors import BadData, BadRequest, BadStudy, DiskFull, StoreBusy
@@ -44,6 +45,26 @@ def test_every_cell_of_every_checkpoint_is_measured(study, tmp_path):
                    "distance_to_optimum_nats", "chance", "constant_answer"):  # fmt: skip
         assert table.filter(metric=metric).select("run", "step").n_unique() == 6, metric
     assert (tmp_path / "RUN" / "study.toml").read_text() == study.text
+
+
+def test_a_sweep_builds_one_model_a_shape_and_its_numbers_are_those_of_fresh_models(
+    study, tmp_path, monkeypatch
+):
+    from isoloss.models import load as loading
+
+    loads = []
+    real = loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or real(*a, **k))
+    run(study, out=tmp_path / "SWEPT")
+    assert len(loads) == 2  # two sizes of three checkpoints
+    monkeypatch.setattr(Bench, "take", refuse)
+    run(study, out=tmp_path / "FRESH")
+    assert len(loads) == 2 + 6
+    assert_equal_tables(tmp_path / "SWEPT", tmp_path / "FRESH")
+
+
+def refuse(*_, **__):
+    raise BadRequest("another shape", remedy="load")
 
 
 def test_token_losses_add_up_to_the_measured_loss(study, tmp_path):

@@ -10,10 +10,12 @@ from typing import Any
 from isoloss.corpora.windows import Layout
 from isoloss.engine.resolve import Resolved
 from isoloss.engine.subjects import Subjects, check_context, window_of
+from isoloss.family import Source
 from isoloss.models.cache import CheckpointCache, default_cache
 from isoloss.models.inspect import Description
 from isoloss.models.load import Loaded
 from isoloss.models.revisions import select_steps
+from isoloss.models.weights import copy_weights
 from isoloss.probes.measured import Measured
 from isoloss.scoring import Scorer
 from isoloss.scoring.encode import prefix_token_id
@@ -27,7 +29,11 @@ NUMERICS = {"token_loss": 1, "task_score": 1, "optimum": 1, "hidden_state": 1, "
 
 
 class Bench:
-    """One checkpoint on the bench: its model, and a scorer made when first needed."""
+    """A model on the bench, and a scorer made when first needed.
+
+    The next checkpoint of the same shape gets its weights copied in: model, scorer and what the
+    scorer proved of the architecture stay.
+    """
 
     def __init__(self, loaded: Loaded, *, memory_budget: int) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
@@ -35,8 +41,20 @@ class Bench:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The scorer every probe of this checkpoint shares."""
+        """The scorer every probe shares."""
         return Scorer(self.model, self.tokenizer, memory_budget=self._memory_budget)
+
+    def take(self, source: Source, tokenizer: Any, *, cache: CheckpointCache) -> None:
+        """Put another checkpoint's weights into the model.
+
+        Raises:
+            BadRequest: it is of another shape; nothing was copied.
+            BadCheckpoint: its files are broken; the model may hold a mixture.
+        """
+        copy_weights(self.model, source, cache=cache)
+        self.tokenizer = tokenizer
+        if "scorer" in self.__dict__:
+            self.scorer.tokenizer = tokenizer
 
     def notes(self) -> list[str]:
         """What the scorer has to say, if one was made."""
@@ -190,7 +208,7 @@ def _token_loss(context: Context, name: str) -> Job:
     def measure(bench: Bench) -> Measured:
         from isoloss.probes.token_loss import token_loss
 
-        return token_loss(bench.scorer, layout())
+        return token_loss(bench.scorer, layout(), subjects.windows(layout()))
 
     def tokens() -> int:
         laid_out = layout()

@@ -6,7 +6,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,14 @@ import isoloss
 from isoloss.corpora.windows import Layout
 from isoloss.engine.flags import checkpoint_flags
 from isoloss.engine.jobs import Bench, Job, download_cache, memory_budget
+from isoloss.engine.prefetch import Prefetch
 from isoloss.engine.progress import Progress, Silent
-from isoloss.engine.resolve import Resolved, resolve
+from isoloss.engine.resolve import resolve
 from isoloss.engine.subjects import Subjects
 from isoloss.engine.training_logs import attach_training_logs
 from isoloss.engine.worklist import Work, worklist
-from isoloss.errors import DiskFull
+from isoloss.errors import BadRequest, DiskFull
+from isoloss.family import Source
 from isoloss.probes.measured import Measured
 from isoloss.store import Failure, Store, checkpoint_key
 from isoloss.study import Study
@@ -93,8 +95,7 @@ def run(
         watcher.start(cells=pending, finished=total - pending)
         try:
             runner = _Runner(store, study, watcher)
-            for work in works:
-                runner.measure(work, finished)
+            runner.measure_all(works, finished)
         finally:
             watcher.stop()
         flags = checkpoint_flags(store, points)
@@ -115,48 +116,62 @@ class _Runner:
     def __init__(self, store: Store, study: Study, progress: Progress) -> None:
         self.store, self.study, self.progress = store, study, progress
         self.done = self.failed = 0
+        self._cache = download_cache(study)
+        self._prefetch = Prefetch(self._cache)
+        self._bench: Bench | None = None
         self._notes: set[str] = set()
 
-    def measure(self, work: Work, finished: Collection[str]) -> None:
-        """Run the pending cells of a checkpoint."""
+    def measure_all(self, works: Sequence[Work], finished: Collection[str]) -> None:
+        """Run the pending cells of every checkpoint, reading the next while one computes."""
+        for work in works:
+            name = work.resolved.checkpoint.name
+            self.store.clear_failures([checkpoint_key(name)])
+            if work.error is not None:
+                self._fail(work.error, name)
+        pending = [(work, jobs) for work in works if (jobs := work.pending(finished))]
+        for i, (work, jobs) in enumerate(pending):
+            following = pending[i + 1][0].resolved.checkpoint.source if pending[i + 1 :] else None
+            self._measure(work, jobs, following)
+
+    def _measure(self, work: Work, jobs: list[Job], following: Source | None) -> None:
         name = work.resolved.checkpoint.name
-        self.store.clear_failures([checkpoint_key(name)])
-        if work.error is not None:
-            self._fail(work.error, name)
-            return
-        jobs = work.pending(finished)
-        if not jobs:
-            return
         self.progress.checkpoint(name)
+        self._prefetch.wait()
         try:
-            bench = self._load(work.resolved)
+            bench = self._take(work)
         except Exception as error:  # whatever a broken file raises, the others are measured
+            self._bench = None
             self._fail(error, name)
             return
+        if following is not None:
+            self._prefetch.start(following)
         for job in jobs:
             self._run(job, bench, name)
         for note in bench.notes():
             if note not in self._notes:
                 self._notes.add(note)
                 self.progress.note(note)
-        del bench
-        gc.collect()  # two models at once would double the peak
 
-    def _load(self, resolved: Resolved) -> Bench:
+    def _take(self, work: Work) -> Bench:
+        """The checkpoint on the bench: copied into the model there, or loaded anew."""
         # torch takes a second to import: a finished study does without
         import torch
 
         from isoloss.models.load import load
 
-        run = self.study.run
+        run, source = self.study.run, work.resolved.checkpoint.source
         torch.set_num_threads(run.threads)
-        loaded = load(
-            resolved.checkpoint.source,
-            dtype=run.dtype,
-            device=resolve_device(run.device),
-            cache=download_cache(self.study),
-        )
-        return Bench(loaded, memory_budget=memory_budget(self.study))
+        if self._bench is not None:
+            try:
+                self._bench.take(source, work.tokenizer, cache=self._cache)
+            except BadRequest:  # another shape
+                self._bench = None
+                gc.collect()  # two models at once would double the peak
+            else:
+                return self._bench
+        loaded = load(source, dtype=run.dtype, device=resolve_device(run.device), cache=self._cache)
+        self._bench = Bench(loaded, memory_budget=memory_budget(self.study))
+        return self._bench
 
     def _run(self, job: Job, bench: Bench, checkpoint: str) -> None:
         label = f"{checkpoint} {job.label}"

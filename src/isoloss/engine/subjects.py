@@ -11,6 +11,7 @@ from isoloss.corpora.language import HiddenStateLanguage, load_language
 from isoloss.corpora.text import Corpus, read_corpus
 from isoloss.corpora.windows import Layout, lay_out
 from isoloss.errors import BadStudy, IsolossError
+from isoloss.probes.token_loss import WindowRequests, window_requests
 from isoloss.scoring.window import max_window
 from isoloss.study import CorpusSpec, Study, TaskSpec
 from isoloss.tasks import Task, load_task
@@ -46,6 +47,7 @@ class Subjects:
             for name in (_names(score.task, study.task) if score else [])
         }
         self._layouts: dict[tuple[str, str, int], Layout] = {}
+        self._windows: dict[str, WindowRequests] = {}
         self._prepared: dict[tuple[str, str], Prepared] = {}
         self._languages: dict[Path, HiddenStateLanguage] = {}
 
@@ -70,6 +72,12 @@ class Subjects:
                 tokens=spec.tokens,
             )
         return self._layouts[key]
+
+    def windows(self, layout: Layout) -> WindowRequests:
+        """The windows of a layout as requests."""
+        if layout.layout_hash not in self._windows:
+            self._windows[layout.layout_hash] = window_requests(layout)
+        return self._windows[layout.layout_hash]
 
     def corpus_hash(self, name: str) -> str:
         """Digest of the text that is scored: which documents, and how far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from isoloss.engine.jobs import Context, Job, download_cache, jobs_of
 from isoloss.engine.resolve import Resolved
@@ -20,11 +21,13 @@ class Work:
     Attributes:
         resolved: the checkpoint.
         jobs: its cells; none where it cannot be read.
+        tokenizer: its tokenizer.
         error: why it cannot be read.
     """
 
     resolved: Resolved
     jobs: tuple[Job, ...] = ()
+    tokenizer: Any = None
     error: IsolossError | None = None
 
     def pending(self, finished: Collection[str]) -> list[Job]:
@@ -81,7 +84,7 @@ def worklist(
             continue
         own = [j for j in jobs if j.cell.id not in seen and (not only or j.cell.probe in only)]
         seen.update(job.cell.id for job in own)
-        works.append(Work(resolved=point, jobs=tuple(own)))
+        works.append(Work(resolved=point, jobs=tuple(own), tokenizer=known.tokenizer))
     return works
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from isoloss.corpora.windows import Layout
 from isoloss.errors import BadRequest
 from isoloss.estimate import Estimate, ratio
 from isoloss.probes.measured import Measured, Row
+from isoloss.scoring.requests import Requests
 
 # bounds the scorer's plan; large enough that every batch of it is full
 _TOKENS_PER_CALL = 1 << 18
@@ -32,7 +34,42 @@ class TokenScorer(Protocol):
         ...
 
 
-def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRequests:
+    """A layout's windows as requests, in calls of bounded size; made once for a family.
+
+    Attributes:
+        windows: of each call, indices into the layout.
+        requests: of each call, one a window.
+    """
+
+    windows: tuple[NDArray[np.int64], ...]
+    requests: tuple[Requests, ...]
+
+
+def window_requests(layout: Layout) -> WindowRequests:
+    """The windows of a layout, those of like length together."""
+    lengths = layout.stops - layout.starts
+    # windows of like length together waste least on padding
+    order = np.argsort(-lengths, kind="stable")
+    call = np.cumsum(lengths[order]) // _TOKENS_PER_CALL
+    calls = np.split(order, np.flatnonzero(np.diff(call)) + 1)
+    return WindowRequests(
+        windows=tuple(calls),
+        requests=tuple(Requests(_pairs(layout, windows)) for windows in calls),
+    )
+
+
+def _pairs(layout: Layout, windows: NDArray[np.int64]) -> Iterator[tuple[list[int], list[int]]]:
+    for w in windows:
+        ids = layout.stream[layout.starts[w] : layout.stops[w]].tolist()
+        scored = int(layout.row_stops[w] - layout.row_starts[w])
+        yield ids[:-scored], ids[-scored:]
+
+
+def token_loss(
+    scorer: TokenScorer, layout: Layout, prepared: WindowRequests | None = None
+) -> Measured:
     """Score every row of a layout.
 
     Standard errors take documents as independent blocks; windows, where there is one document.
@@ -42,6 +79,7 @@ def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
     Args:
         scorer: of the model.
         layout: of the corpus under the model's tokenizer.
+        prepared: its windows as requests, where several checkpoints share them.
 
     Returns:
         Rows loss_nats_per_token and bits_per_byte, the tokens and bytes they were taken over, and
@@ -50,7 +88,7 @@ def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
     Raises:
         BadRequest: the layout's windows are longer than the model's.
     """
-    losses = _losses(scorer, layout)
+    losses = _losses(scorer, layout, prepared or window_requests(layout))
     known = np.isfinite(losses)
     nats = losses[known].astype(np.float64)
     blocks = _blocks(layout)[known]
@@ -78,26 +116,18 @@ def token_loss(scorer: TokenScorer, layout: Layout) -> Measured:
     return Measured(rows=tuple(rows), token_losses=losses)
 
 
-def _losses(scorer: TokenScorer, layout: Layout) -> NDArray[np.float32]:
-    lengths = layout.stops - layout.starts
-    if lengths.max() > scorer.max_length + 1:
+def _losses(scorer: TokenScorer, layout: Layout, prepared: WindowRequests) -> NDArray[np.float32]:
+    longest = int((layout.stops - layout.starts).max())
+    if longest > scorer.max_length + 1:
         raise BadRequest(
             "the windows of the corpus are longer than the model's.",
-            asked=f"windows of {lengths.max() - 1} tokens",
+            asked=f"windows of {longest - 1} tokens",
             nearest=f"context = {scorer.max_length}, the model's longest input",
             remedy="set the corpus's context to at most the shortest window of the family",
         )
     losses = np.empty(len(layout.token_id), dtype=np.float32)
-    # windows of like length together waste least on padding
-    order = np.argsort(-lengths, kind="stable")
-    call = np.cumsum(lengths[order]) // _TOKENS_PER_CALL
-    for windows in np.split(order, np.flatnonzero(np.diff(call)) + 1):
-        pairs = []
-        for w in windows:
-            ids = layout.stream[layout.starts[w] : layout.stops[w]].tolist()
-            scored = layout.row_stops[w] - layout.row_starts[w]
-            pairs.append((ids[:-scored], ids[-scored:]))
-        for w, answer in zip(windows, scorer.loglikelihoods_of_tokens(pairs), strict=True):
+    for windows, requests in zip(prepared.windows, prepared.requests, strict=True):
+        for w, answer in zip(windows, scorer.loglikelihoods_of_tokens(requests), strict=True):
             losses[layout.row_starts[w] : layout.row_stops[w]] = -answer.per_token
     return losses
 

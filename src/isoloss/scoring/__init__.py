@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from isoloss.scoring.encode import TokenPair, encode_pairs, move_spaces, prefix_token_id
     from isoloss.scoring.generation import Generation
     from isoloss.scoring.harness import HarnessLM
+    from isoloss.scoring.requests import Requests
     from isoloss.scoring.scorer import Loglikelihood, Scorer
 
 __all__ = [
     "Generation",
     "HarnessLM",
     "Loglikelihood",
+    "Requests",
     "Scorer",
     "TokenPair",
     "encode_pairs",
@@ -26,6 +28,7 @@ _HOMES = {
     "Generation": "generation",
     "HarnessLM": "harness",
     "Loglikelihood": "scorer",
+    "Requests": "requests",
     "Scorer": "scorer",
     "TokenPair": "encode",
     "encode_pairs": "encode",

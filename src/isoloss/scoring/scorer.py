@@ -8,22 +8,25 @@ in whichever order and however often they are asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from isoloss.errors import BadData, BadRequest
-from isoloss.scoring.encode import TokenPair, encode_pairs, encode_texts
+from isoloss.scoring.encode import encode_pairs, encode_texts
 from isoloss.scoring.forward import Answers, Network, estimate_cost, run_plan
 from isoloss.scoring.generation import Generation, generate
-from isoloss.scoring.packing import Plan, Policy, make_plan
+from isoloss.scoring.packing import Plan, Policy
 from isoloss.scoring.proof import prove
+from isoloss.scoring.requests import Requests
 from isoloss.scoring.window import critical_lengths, max_window
 
 DEFAULT_BUDGET_BYTES = 1 << 30
+_SHRUNK = "the memory budget is now"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +111,27 @@ class Scorer:
     def loglikelihoods_of_tokens(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[Loglikelihood]:
-        """Score (context, continuation) token ids.
+        """Score (context, continuation) token ids; ``Requests`` keep their plan for the next model.
+
+        A pass that runs out of memory is planned again at half the budget, down to a 64th; the
+        smaller budget stays and is told in ``notes``.
 
         Raises:
             BadData: a token is not in the model's vocabulary.
             BadRequest: a context is empty.
         """
-        plan = self.plan(pairs)
-        return self._collect(pairs, plan, run_plan(self._network, plan, budget=self._policy.budget))
+        requests = pairs if isinstance(pairs, Requests) else Requests(pairs)
+        smallest = self._policy.budget // 64
+        while True:
+            plan = self.plan(requests)
+            try:
+                answers = run_plan(self._network, plan, budget=self._policy.budget)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or self._policy.budget // 2 < max(smallest, 1):
+                    raise
+                self._halve_budget()
+            else:
+                return self._collect(requests, plan, answers)
 
     def plan(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Plan:
         """The forward passes for these requests; the same for every model of this shape.
@@ -124,34 +140,45 @@ class Scorer:
             BadData: a token is not in the model's vocabulary.
             BadRequest: a context is empty.
         """
-        requests = [TokenPair(tuple(context), tuple(tail)) for context, tail in pairs]
-        for i, request in enumerate(requests):
-            self._check(i, request)
-        return make_plan(requests, window=self.max_length, policy=self._policy, cost=self._cost)
+        requests = pairs if isinstance(pairs, Requests) else Requests(pairs)
+        self._check(requests)
+        return requests.plan(window=self.max_length, policy=self._policy, cost=self._cost)
 
-    def _check(self, i: int, request: TokenPair) -> None:
-        if not request.context:
+    @property
+    def memory_budget(self) -> int:
+        """Bytes that one forward pass may take; smaller than asked for after running out."""
+        return self._policy.budget
+
+    def _halve_budget(self) -> None:
+        self._policy = replace(self._policy, budget=self._policy.budget // 2)
+        self.notes = (
+            *(note for note in self.notes if not note.startswith(_SHRUNK)),
+            f"{_SHRUNK} {self._policy.budget:,} bytes: a pass ran out of memory",
+        )
+
+    def _check(self, requests: Requests) -> None:
+        empty = next((i for i, (context, _) in enumerate(requests) if not context), None)
+        if empty is not None:
             raise BadRequest(
                 "A context has no token: nothing predicts the continuation's first token.",
-                asked=f"request {i}",
+                asked=f"request {empty}",
                 remedy="begin it with isoloss.scoring.prefix_token_id(tokenizer)",
             )
         limit = self._network.vocabulary
-        low = min(map(min, filter(None, request)))
-        high = max(map(max, filter(None, request)))
+        low, high = requests.extremes
         if low < 0 or high >= limit:
+            wrong = low if low < 0 else high
+            place = next(i for i, pair in enumerate(requests) if wrong in (*pair[0], *pair[1]))
             raise BadData(
                 "A token id is not in the model's vocabulary.",
-                asked=f"token {low if low < 0 else high} in request {i}",
+                asked=f"token {wrong} in request {place}",
                 nearest=f"ids from 0 to {limit - 1}",
                 remedy="use the tokenizer that belongs to the model",
             )
 
-    def _collect(
-        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], plan: Plan, answers: Answers
-    ) -> list[Loglikelihood]:
+    def _collect(self, requests: Requests, plan: Plan, answers: Answers) -> list[Loglikelihood]:
         results = []
-        for (_, continuation), r in zip(pairs, plan.distinct.tolist(), strict=True):
+        for (_, continuation), r in zip(requests, plan.distinct.tolist(), strict=True):
             if r < 0:
                 per_token = np.full(len(continuation), np.nan, np.float32)
                 results.append(
@@ -236,3 +263,12 @@ class Scorer:
             policy=self._policy,
             cost=self._cost,
         )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch's allocator of the CPU has no error class of its own
+    return (
+        not isinstance(error, RuntimeError)
+        or isinstance(error, torch.OutOfMemoryError)
+        or ("can't allocate memory" in str(error))
+    )

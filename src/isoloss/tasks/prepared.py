@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isoloss.scoring.encode import TokenPair, encode_pairs
+from isoloss.scoring.encode import encode_pairs
 from isoloss.scoring.generation import Generation
+from isoloss.scoring.requests import Requests
 from isoloss.tasks.task import Response, Task
 
 
@@ -20,7 +21,7 @@ class Prepared:
         generations: free answers, one a document that asks for one.
     """
 
-    pairs: tuple[TokenPair, ...]
+    pairs: Requests
     generations: tuple[Generation, ...]
 
 
@@ -33,7 +34,7 @@ def prepare(task: Task, tokenizer: Any) -> Prepared:
     """
     texts = [(o.context, o.continuation) for d in task.documents for o in d.options]
     return Prepared(
-        pairs=tuple(encode_pairs(tokenizer, texts)),
+        pairs=Requests(encode_pairs(tokenizer, texts)),
         generations=tuple(d.generation for d in task.documents if d.generation is not None),
     )
 
