@@ -20,7 +20,7 @@ def test_head_on_states_is_the_models_logits(name):
         states = model.base_model(input_ids=IDS, use_cache=False).last_hidden_state[0]
         wanted = model(input_ids=IDS, use_cache=False).logits[0]
         # the same product on the same numbers
-        torch.testing.assert_close(head(states), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(head.logits(states), wanted, rtol=1e-5, atol=1e-5)
 
 
 class Odd(LlamaForCausalLM):

@@ -136,10 +136,9 @@ def run_plan(network: Network, plan: Plan, *, budget: int) -> Answers:
         plan: from ``make_plan``.
         budget: bytes; a quarter bounds the logits alive at once.
     """
-    # logits in the model's type, in float32 and the exponentials within logsumexp
+    # logits in the model's type, in float32 and the exponentials of one chunk
     rows_per_chunk = max(1, budget // 4 // (12 * network.vocabulary))
-    size = int(plan.bounds[-1])
-    answers = Answers(logprobs=np.empty(size, np.float32), greedy=np.empty(size, np.bool_))
+    questions = _Questions(network.head, plan, rows_per_chunk)
     waiting = Counter(p.parent for p in plan.passes)
     caches: dict[int, Cache] = {}
     for number, forward in enumerate(plan.passes):
@@ -154,35 +153,62 @@ def run_plan(network: Network, plan: Plan, *, budget: int) -> Answers:
         states, cache = network.run(ids, before=before, keeps=forward.keeps)
         if cache is not None:
             caches[number] = cache
-        _answer(network, plan, forward, states, rows_per_chunk, answers)
-    return answers
+        questions.ask(forward, states)
+    return questions.answers()
 
 
-@torch.no_grad()
-def _answer(
-    network: Network,
-    plan: Plan,
-    forward: Pass,
-    states: Tensor,
-    rows_per_chunk: int,
-    answers: Answers,
-) -> None:
-    if not len(forward.queries):
-        return
-    device = network.device
-    # several targets may ask the same state: options of one token after one context
-    cells, rows = np.unique(forward.cells, return_inverse=True)
-    order = np.argsort(rows, kind="stable")
-    queries = forward.queries[order]
-    scores = score_targets(
-        network.head,
-        states.flatten(0, 1)[torch.from_numpy(cells).to(device)],
-        torch.from_numpy(rows[order]).to(device),
-        torch.from_numpy(plan.targets[queries]).to(device),
-        rows_per_chunk=rows_per_chunk,
-    )
-    answers.logprobs[queries] = scores.logprobs.cpu().numpy()
-    answers.greedy[queries] = scores.greedy.cpu().numpy()
+class _Questions:
+    """States that wait for the head until there are enough of them to fill a product.
+
+    The head's weights are read once a product: a product a pass would read them far too often.
+    """
+
+    def __init__(self, head: Head, plan: Plan, rows_per_chunk: int) -> None:
+        self._head, self._targets, self._rows_per_chunk = head, plan.targets, rows_per_chunk
+        size = int(plan.bounds[-1])
+        self._answers = Answers(
+            logprobs=np.empty(size, np.float32), greedy=np.empty(size, np.bool_)
+        )
+        self._states: list[Tensor] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._queries: list[NDArray[np.int64]] = []
+        self._waiting = 0
+
+    @torch.no_grad()
+    def ask(self, forward: Pass, states: Tensor) -> None:
+        """Take the states that answer a pass's queries."""
+        if not len(forward.queries):
+            return
+        # several targets may ask the same state: options of one token after one context
+        cells, rows = np.unique(forward.cells, return_inverse=True)
+        order = np.argsort(rows, kind="stable")
+        self._states.append(states.flatten(0, 1)[torch.from_numpy(cells).to(states.device)])
+        self._rows.append(rows[order] + self._waiting)
+        self._queries.append(forward.queries[order])
+        self._waiting += len(cells)
+        if self._waiting >= self._rows_per_chunk:
+            self._answer()
+
+    def answers(self) -> Answers:
+        """All answers, once every pass was asked."""
+        if self._waiting:
+            self._answer()
+        return self._answers
+
+    @torch.no_grad()
+    def _answer(self) -> None:
+        states = torch.cat(self._states)
+        queries = np.concatenate(self._queries)
+        scores = score_targets(
+            self._head,
+            states,
+            torch.from_numpy(np.concatenate(self._rows)).to(states.device),
+            torch.from_numpy(self._targets[queries]).to(states.device),
+            rows_per_chunk=self._rows_per_chunk,
+        )
+        self._answers.logprobs[queries] = scores.logprobs.cpu().numpy()
+        self._answers.greedy[queries] = scores.greedy.cpu().numpy()
+        self._states, self._rows, self._queries, self._waiting = [], [], [], 0
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:

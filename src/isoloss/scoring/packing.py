@@ -8,14 +8,14 @@ ids and the model's shape, no weights: one plan serves every checkpoint of a fam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isoloss.scoring.encode import TokenPair
+from isoloss.scoring.segments import PASS_TOKENS, cheapest_runs
 from isoloss.scoring.tree import Branch, grow
 from isoloss.scoring.window import regime
 
@@ -194,59 +194,72 @@ class _Builder:
             self.host.update(forest.host)
             alone += forest.root.leaves
             branches += forest.root.branches
-        self._leaves([(-1, s) for s in alone], parent=-1, depth=0, tightness=0.875)
+        self._leaves([(-1, s) for s in alone], parent=-1, depth=0)
         room = self.policy.budget // 2  # the other half is for what continues them
         self._branches([(-1, branch) for branch in branches], parent=-1, depth=0, room=room)
 
     def _branches(
         self, items: list[tuple[int, Branch]], *, parent: int, depth: int, room: int
     ) -> None:
-        """Run prefixes of nearly equal length together, cut to the shortest of them."""
+        """Run prefixes together, cut to the shortest; what is cut off, the rows below run."""
         items.sort(key=lambda item: (-item[1].depth, self.inputs[item[1].example]))
-        start = 0
-        while start < len(items):
-            end, cut = self._alike(items, start, depth, room)
-            part = items[start:end]
-            start = end
+        for run in self._alike([branch for _, branch in items], depth, room):
+            part = [items[i] for i in run]
+            cut = part[-1][1].depth
             number = len(self.drafts)
             rows = [self.inputs[branch.example][depth:cut] for _, branch in part]
             self._draft(parent, depth, rows, [row for row, _ in part], keeps=True)
             leaves = [(i, leaf) for i, (_, branch) in enumerate(part) for leaf in branch.leaves]
-            self._leaves(leaves, parent=number, depth=cut, tightness=0.7)
+            self._leaves(leaves, parent=number, depth=cut)
             below = [(i, child) for i, (_, branch) in enumerate(part) for child in branch.branches]
             self._branches(below, parent=number, depth=cut, room=room // 2)
 
-    def _alike(
-        self, items: list[tuple[int, Branch]], start: int, depth: int, room: int
-    ) -> tuple[int, int]:
-        """Where a run of branches that go together ends, and the depth they share."""
-        longest = cut = items[start][1].depth
-        # tokens cut off run once per branch below; no padding, so that every model agrees
-        slack = (longest - depth) // 16
-        end = start + 1
-        while end < len(items):
-            shorter = items[end][1].depth
-            same = regime(shorter, self.policy.critical) == regime(longest, self.policy.critical)
-            row = self.cost.row(longest - depth, cached=depth, keeps=True)
-            if longest - shorter > slack or not same or (end - start + 1) * row > room:
-                break
-            cut = shorter
-            end += 1
-        return end, cut
+    def _alike(self, branches: list[Branch], depth: int, room: int) -> list[range]:
+        """Which branches, deepest first, go together."""
+        depths = np.array([branch.depth for branch in branches], dtype=np.int64)
+        below = np.array([len(b.leaves) + len(b.branches) for b in branches], dtype=np.int64)
+        rows = np.concatenate([[0], np.cumsum(below)])
+        tokens = np.concatenate([[0], np.cumsum(below * depths)])
+        levels = np.array([regime(int(d), self.policy.critical) for d in depths])
+        size = np.array(
+            [self.cost.row(int(d) - depth, cached=depth, keeps=True) for d in depths], dtype=float
+        )
 
-    def _leaves(
-        self, items: list[tuple[int, int]], *, parent: int, depth: int, tightness: float
-    ) -> None:
-        """Run what is left of the inputs, packed by length."""
+        def cost(starts: NDArray[np.int64], end: int) -> NDArray[np.float64]:
+            cut, count = depths[end - 1], end - starts
+            again = (tokens[end] - tokens[starts]) - cut * (rows[end] - rows[starts])
+            # one pass for the prefixes, and about two for what continues them
+            total = count * (cut - depth) + again + 3.0 * PASS_TOKENS
+            apart = (count * size[starts] > room) | (levels[starts] != levels[end - 1])
+            return np.where(apart & (count > 1), np.inf, total)
+
+        return cheapest_runs(len(branches), cost)
+
+    def _leaves(self, items: list[tuple[int, int]], *, parent: int, depth: int) -> None:
+        """Run what is left of the inputs, those of like length together."""
         # sorted by content, so that neither order nor repetition of the requests changes a bit
         items.sort(key=lambda item: (-len(self.inputs[item[1]]), self.inputs[item[1]]))
-        lengths = [len(self.inputs[s]) - depth for _, s in items]
-        row_bytes = partial(self.cost.row, cached=depth, keeps=parent >= 0)
-        for chosen in _pack(lengths, self.policy, row_bytes, tightness=tightness):
-            rows = [self.inputs[items[i][1]][depth:] for i in chosen]
-            for place, i in enumerate(chosen):
+        lengths = np.array([len(self.inputs[s]) - depth for _, s in items], dtype=np.int64)
+        levels = np.array([regime(int(n) + depth, self.policy.critical) for n in lengths])
+        size = np.array(
+            [self.cost.row(int(n), cached=depth, keeps=parent >= 0) for n in lengths], dtype=float
+        )
+
+        def cost(starts: NDArray[np.int64], end: int) -> NDArray[np.float64]:
+            count = end - starts
+            total = count * lengths[starts] + float(PASS_TOKENS)
+            apart = (count * size[starts] > self.policy.budget) | (
+                levels[starts] != levels[end - 1]
+            )
+            if not self.policy.pad:
+                apart |= lengths[starts] != lengths[end - 1]
+            return np.where(apart & (count > 1), np.inf, total)
+
+        for run in cheapest_runs(len(items), cost):
+            rows = [self.inputs[items[i][1]][depth:] for i in run]
+            for place, i in enumerate(run):
                 self.ends[items[i][1]] = (len(self.drafts), place)
-            self._draft(parent, depth, rows, [items[i][0] for i in chosen], keeps=False)
+            self._draft(parent, depth, rows, [items[i][0] for i in run], keeps=False)
 
     def _draft(
         self,
@@ -307,22 +320,3 @@ def _finished(draft: _Draft) -> Pass:
         queries=np.concatenate(draft.queries or none),
         cells=np.concatenate(draft.cells or none),
     )
-
-
-def _pack(
-    lengths: Sequence[int], policy: Policy, row_bytes: Callable[[int], int], *, tightness: float
-) -> Iterator[range]:
-    """Cut descending lengths into runs that fit the budget and waste little on padding."""
-    start = 0
-    for end in range(1, len(lengths) + 1):
-        if end < len(lengths):
-            longest, here = lengths[start], lengths[end]
-            together = here == longest or (
-                policy.pad
-                and here >= tightness * longest
-                and regime(here, policy.critical) == regime(longest, policy.critical)
-            )
-            if together and (end - start + 1) * row_bytes(longest) <= policy.budget:
-                continue
-        yield range(start, end)
-        start = end
