@@ -21,6 +21,9 @@ from isoloss.scoring.head import Head, find_head, last_states, score_targets
 from isoloss.scoring.packing import Cost, Pass, Plan
 from isoloss.scoring.window import text_config
 
+# states wait for so many full chunks, so that the last, partly filled one weighs little
+_CHUNKS_WAITING = 4
+
 # transformers names the state of attention and of recurrent models differently
 _CACHE_NAMES = ("past_key_values", "cache_params")
 
@@ -136,8 +139,10 @@ def run_plan(network: Network, plan: Plan, *, budget: int) -> Answers:
         plan: from ``make_plan``.
         budget: bytes; a quarter bounds the logits alive at once.
     """
-    # logits in the model's type, in float32 and the exponentials of one chunk
-    rows_per_chunk = max(1, budget // 4 // (12 * network.vocabulary))
+    # logits in float32, computed in place, beside those in the model's own type if narrower
+    item = next(network.model.parameters()).element_size()
+    row_bytes = network.vocabulary * (item if item >= 4 else item + 4)
+    rows_per_chunk = max(1, budget // 4 // row_bytes)
     questions = _Questions(network.head, plan, rows_per_chunk)
     waiting = Counter(p.parent for p in plan.passes)
     caches: dict[int, Cache] = {}
@@ -186,7 +191,7 @@ class _Questions:
         self._rows.append(rows[order] + self._waiting)
         self._queries.append(forward.queries[order])
         self._waiting += len(cells)
-        if self._waiting >= self._rows_per_chunk:
+        if self._waiting >= _CHUNKS_WAITING * self._rows_per_chunk:
             self._answer()
 
     def answers(self) -> Answers:
