@@ -165,9 +165,10 @@ def _above(best: Sequence[Best]) -> Iterable[Sentence]:
     most = max(b.checkpoints for b in best)
     told = {
         "above": "The best checkpoint lies more than 2 standard errors above the baseline in",
-        "within luck": "It lies more than 2 standard errors above, yet no further than the best "
-        f"of up to {most} checkpoints gets by guessing, in",
-        "not above": "It does not lie more than 2 standard errors above the baseline in",
+        "within luck": "The best checkpoint lies more than 2 standard errors above the "
+        f"baseline, yet no further than the best of up to {most} gets by guessing, in",
+        "not above": "The best checkpoint does not lie more than 2 standard errors above the "
+        "baseline in",
         "unknown": "The baseline or the standard error is unknown for",
     }
     for verdict, text in told.items():
