@@ -306,8 +306,10 @@ def test_a_sweep_builds_no_second_model(tmp_path, architecture, monkeypatch):
     tiny.save(tmp_path / "a", architecture)
     tiny.save(tmp_path / "b", architecture, seed=1)
     model = loaded(tmp_path / "a").model
+    # building one would call None
     monkeypatch.setattr("isoloss.models.weights.build_model", None)
     copy_weights(model, Folder(path=tmp_path / "b"))
+    assert same_weights(model, loaded(tmp_path / "b").model)
 
 
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # A pass's fixed time in tokens: reading the weights, handing out a cache. On a Pythia-70m shape and
-# two cores a row of n tokens takes 11 ms + .28 ms n, and HellaSwag is fastest from 48 to 96. Both
-# terms grow with the parameters, so that their ratio hardly depends on them.
+# two cores a pass of n tokens takes about 11 ms + .28 ms n, and from 48 to 128 HellaSwag takes the
+# same time within noise. Both terms grow with the parameters, so that their ratio hardly changes.
 PASS_TOKENS = 64
 # A longer run gains nothing: its fixed time is spread over enough tokens.
 LONGEST_RUN = 256
