@@ -1,0 +1,1 @@
+"""The four studies as recipes, and what any store says about ability and loss."""

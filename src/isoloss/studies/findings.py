@@ -1,0 +1,239 @@
+"""What a study found, as plain data: the page draws it, the command line prints it.
+
+A finding is kept beside the measurements, in ``RUN/findings/STUDY.json``, with the seeds and the
+command that made it. Figures are tidy rows and a description of their axes, never a drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from isoloss.store.files import write_text
+from isoloss.store.store import Store
+
+Verdict = Literal["confirmed", "contradicted", "no effect of this size", "undetermined", "not run"]
+Value = str | float | int | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One claim beside its evidence.
+
+    Attributes:
+        claim: id in claims.toml.
+        sentence: what is claimed.
+        source: who claims it.
+        verdict: by the one rule for all claims.
+        statistic: what was estimated, in words.
+        unit: of the estimate, the interval and the smallest effect.
+        smallest_effect: below it an effect does not matter.
+        estimate: None where nothing could be estimated.
+        low: lower end of the interval; None where the data allow none.
+        high: its upper end.
+        level: of the interval.
+        n: units of replication, training runs mostly.
+        p_value: two-sided; None where the design has none.
+        p_holm: the same, corrected for all claims of the study.
+        control: what the negative control gave, in words.
+        reason: why this verdict.
+    """
+
+    claim: str
+    sentence: str
+    source: str
+    verdict: Verdict
+    statistic: str
+    unit: str
+    smallest_effect: float
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    n: int = 0
+    p_value: float | None = None
+    p_holm: float | None = None
+    control: str = ""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduced:
+    """A published number beside ours."""
+
+    what: str
+    source: str
+    published: float
+    ours: float
+
+    @property
+    def difference(self) -> float:
+        """Ours less the published one."""
+        return self.ours - self.published
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureAxis:
+    """An axis of a figure: a column of its rows."""
+
+    column: str
+    title: str
+    log: bool = False
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A straight line across a figure, at a value of x or y."""
+
+    along: Literal["x", "y"]
+    value: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure as data.
+
+    Attributes:
+        id: its anchor, unique in the study.
+        title: what it shows.
+        note: how to read it, and when not to trust it.
+        mark: ``points``, ``lines`` (with points), ``curve`` (a line alone) or ``bars``.
+        x: the horizontal axis.
+        y: the vertical axis.
+        by: column of the colour; None for one colour.
+        panel: column of the small multiples; None for one panel.
+        low: column of the lower end of each y's interval.
+        high: column of its upper end.
+        hollow: column that is true where a point is drawn hollow.
+        rules: lines across every panel.
+        rows: tidy: one dictionary a point, in the order of drawing. A row whose column ``layer``
+            is ``"fit"`` belongs to a fitted curve: a line without points.
+    """
+
+    id: str
+    title: str
+    note: str = ""
+    mark: Literal["points", "lines", "curve", "bars"] = "points"
+    x: FigureAxis
+    y: FigureAxis
+    by: str | None = None
+    panel: str | None = None
+    low: str | None = None
+    high: str | None = None
+    hollow: str | None = None
+    rules: tuple[Rule, ...] = ()
+    rows: tuple[Mapping[str, Value], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingsTable:
+    """A table of values; None and NaN are shown as unknown.
+
+    Attributes:
+        id: its anchor, unique in the study.
+        title: its heading.
+        columns: headings.
+        rows: of as many values.
+        note: what stands below.
+    """
+
+    id: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything a study found.
+
+    Attributes:
+        study: its name.
+        title: heading of its section.
+        scale: tiny, small or paper; empty where there is none.
+        command: what makes the same again.
+        answers: the findings in sentences, the most important first.
+        claims: every claim of the study.
+        reproduced: published numbers beside ours.
+        tables: further tables.
+        figures: in the order of the page.
+        facts: seeds, seconds, versions and whatever else is needed to judge it.
+        not_run: what was left out, and why.
+    """
+
+    study: str
+    title: str
+    scale: str = ""
+    command: str = ""
+    answers: tuple[str, ...] = ()
+    claims: tuple[Finding, ...] = ()
+    reproduced: tuple[Reproduced, ...] = ()
+    tables: tuple[FindingsTable, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    not_run: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As one JSON object; NaN and infinity become null."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def save(findings: Findings, store: Store) -> None:
+    """Keep what was found beside what was measured; an older finding of the study is replaced."""
+    folder = store.path / "findings"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{findings.study}.json", json.dumps(findings.record(), indent=1))
+
+
+def load(store: Store) -> tuple[Findings, ...]:
+    """All findings that a store keeps, by name of the study."""
+    files = sorted((store.path / "findings").glob("*.json"))
+    return tuple(_read(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+
+
+def _read(record: dict[str, Any]) -> Findings:
+    def rows(found: list[list[Value]]) -> tuple[tuple[Value, ...], ...]:
+        return tuple(tuple(row) for row in found)
+
+    def table(one: dict[str, Any]) -> FindingsTable:
+        return FindingsTable(**one | {"columns": tuple(one["columns"]), "rows": rows(one["rows"])})
+
+    def figure(one: dict[str, Any]) -> Figure:
+        return Figure(
+            **one
+            | {
+                "x": FigureAxis(**one["x"]),
+                "y": FigureAxis(**one["y"]),
+                "rules": tuple(Rule(**rule) for rule in one["rules"]),
+                "rows": tuple(one["rows"]),
+            }
+        )
+
+    return Findings(
+        **record
+        | {
+            "answers": tuple(record["answers"]),
+            "not_run": tuple(record["not_run"]),
+            "claims": tuple(Finding(**one) for one in record["claims"]),
+            "reproduced": tuple(Reproduced(**one) for one in record["reproduced"]),
+            "tables": tuple(table(one) for one in record["tables"]),
+            "figures": tuple(figure(one) for one in record["figures"]),
+        }
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
