@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from isoloss.laws.threshold import emergence
     from isoloss.laws.threshold_metrics import brier_baseline, tipping_points
     from isoloss.laws.threshold_size import size_at_threshold
+    from isoloss.laws.token_rule import TrendRule
     from isoloss.laws.token_trend import token_trends
 
 _HOME = {
     "Emergence": "emergence_result",
     "Interval": "fit_interval",
     "Rule": "power_fit",
+    "TrendRule": "token_rule",
     "brier_baseline": "threshold_metrics",
     "collapse": "shared_curve",
     "emergence": "threshold",
@@ -45,6 +47,7 @@ __all__ = [
     "Emergence",
     "Interval",
     "Rule",
+    "TrendRule",
     "brier_baseline",
     "collapse",
     "emergence",

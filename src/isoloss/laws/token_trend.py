@@ -1,24 +1,30 @@
-"""Is each token still being learned, already learned, or being forgotten?
+"""Is each token still being learned, already learned, being forgotten, or both in turn?
 
-The rule of the paper, token by token and in closed form: a least-squares line through the
-token's perplexities, and where it has no slope, whether both ends lie near the average.
+The rule of the paper, token by token and in closed form: a least-squares line through the token's
+perplexities, and where it has no slope, whether both ends lie near the average. Beside it a test
+that knows that neighbouring checkpoints are alike.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr
 
-from isoloss.errors import BadData, BadRequest
+from isoloss.errors import BadRequest
 from isoloss.laws.correlated import Floats
+from isoloss.laws.false_discovery import largest_p
+from isoloss.laws.token_lines import Block, block_of_perplexities
+from isoloss.laws.token_rule import FEWEST, KINDS, Judge, Judged, TrendRule, pooled_rho
 
-KINDS = ("unclassified", "downward", "upward", "stagnated")
 CHUNK = 1 << 11  # tokens at a time: 2 MB for each array of 150 checkpoints, which stays in cache
-FEWEST = 3  # known checkpoints: two points always lie on a line
+_TOKENS_FOR_RHO = 1 << 17
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +32,19 @@ class TokenTrends:
     """The class of every token.
 
     Attributes:
-        kind: (tokens,) "downward", "upward", "stagnated" or "unclassified".
-        slope: (tokens,) change of perplexity for one checkpoint, in units of the perplexity at
-            the start; NaN with fewer than three known perplexities.
-        p_value: (tokens,) two-sided, of no slope, errors taken as independent; NaN likewise.
+        kind: (tokens,) "downward", "upward", "stagnated", "double descent" or "unclassified".
+        slope: (tokens,) change of perplexity for one checkpoint (or one unit of ``along``), in
+            units of the perplexity at the start; NaN with fewer than three known perplexities.
+        p_value: (tokens,) two-sided, of no slope; NaN likewise.
         start: index of the first checkpoint used.
         unknown: tokens whose slope is NaN.
+        rho: correlation of neighbouring checkpoints that the test reckons with; 0 where errors
+            are taken as independent.
+        largest_p: a slope is called a trend up to this p-value; -1 where none is.
+        turn_sign: (tokens,) 1 falls then rises, -1 rises then falls, 0 does not turn.
+        turn: (tokens,) checkpoint of the turn; -1 where there is none.
+        turn_low: (tokens,) first checkpoint of its 95% interval; -1 likewise.
+        turn_high: (tokens,) last one.
     """
 
     kind: NDArray[np.str_]
@@ -39,6 +52,12 @@ class TokenTrends:
     p_value: Floats
     start: int
     unknown: int
+    rho: float
+    largest_p: float
+    turn_sign: NDArray[np.int8]
+    turn: NDArray[np.int64]
+    turn_low: NDArray[np.int64]
+    turn_high: NDArray[np.int64]
 
     def shares(self) -> dict[str, float]:
         """Share of all tokens in each class; they sum to one."""
@@ -52,6 +71,8 @@ def token_trends(
     start: float = 0.1,
     alpha: float = 0.05,
     band: float = 0.05,
+    along: ArrayLike | None = None,
+    rule: TrendRule | None = None,
 ) -> TokenTrends:
     """Class of each token from its perplexity at every checkpoint.
 
@@ -60,11 +81,13 @@ def token_trends(
     (learned): neither, and the first and the last perplexity lie within 1 +- ``band`` times the
     geometric mean. All others are unclassified.
 
-    The rule takes checkpoints as independent: of driftless series with correlation .5 between
-    neighbours it calls a quarter a trend, of random walks four fifths.
+    The paper's rule takes checkpoints as independent: of driftless series with correlation .5
+    between neighbours it calls a quarter a trend, of random walks four fifths. ``rule`` names
+    others: ``TrendRule(trend="robust", false_discovery=True, turns=True)`` reckons with the
+    correlation, with the number of tokens, and looks for tokens that turn.
 
-    Cost: a few seconds for a million tokens of 150 checkpoints, and about 70 MB beside the
-    input, which may be a memory map.
+    Cost: a million tokens of 150 checkpoints in some seconds, and about 100 MB beside the input,
+    which may be a memory map.
 
     Args:
         perplexity: (tokens, checkpoints) positive; NaN or infinity is unknown. Where the
@@ -74,6 +97,9 @@ def token_trends(
         start: share of training after which trends are looked for, 0 to below 1.
         alpha: level of the slope's test.
         band: half width of the stagnation band.
+        along: (checkpoints,) what the line runs along in place of the checkpoint's number: the
+            logarithm of the step, tokens, or the loss; strictly monotone from j on.
+        rule: how trends are told; the paper's where None.
 
     Returns:
         A class, a slope and a p-value for each token.
@@ -90,41 +116,46 @@ def token_trends(
     (['downward', 'stagnated'], -0.109)
     """
     table: NDArray[Any] = np.asarray(perplexity)
-    first = _first_checkpoint(table.shape, steps, start)
-    tokens = table.shape[0]
-    slope, p_value = np.empty(tokens), np.empty(tokens)
-    code = np.empty(tokens, dtype=np.int8)
-    for low in range(0, tokens, CHUNK):
-        part = slice(low, low + CHUNK)
-        lines = _lines(np.asarray(table[part, first:], dtype=np.float64), low)
-        slope[part], p_value[part] = lines.slope, lines.p_value
-        sure = lines.p_value < alpha
-        near = (np.abs(lines.first - 1.0) <= band) & (np.abs(lines.last - 1.0) <= band)
-        code[part] = np.select(
-            [np.isnan(lines.p_value), sure & (lines.slope < 0), sure & (lines.slope > 0), near],
-            [0, 1, 2, 3],
-            default=0,
-        )
+    chosen = rule or TrendRule()
+    first = first_checkpoint(table.shape, steps, start)
+    x = regressor(along, table.shape[1])[first:]
+    rho = 0.0
+    if chosen.trend == "robust":
+        rho = pooled_rho(_blocks(table, first, sample=_TOKENS_FOR_RHO), x)
+    band_first = int(start * table.shape[1]) if chosen.trend == "released" else None
+    judge = Judge(x=x, rho=rho, alpha=alpha, band=band, rule=chosen)
+    found = _judged(judge, table, first, band_first)
+    limit = alpha
+    if chosen.false_discovery:
+        limit = largest_p(found.p_value, alpha)
+    kinds = np.array(KINDS)[found.codes(limit, strict=not chosen.false_discovery)]
+    moved = np.where(found.turn >= 0, first, 0)
     return TokenTrends(
-        kind=np.array(KINDS)[code],
-        slope=slope,
-        p_value=p_value,
+        kind=kinds,
+        slope=found.slope,
+        p_value=found.p_value,
         start=first,
-        unknown=int(np.isnan(slope).sum()),
+        unknown=int(np.isnan(found.slope).sum()),
+        rho=rho,
+        largest_p=limit,
+        turn_sign=found.turn_sign,
+        turn=found.turn + moved,
+        turn_low=found.turn_low + moved,
+        turn_high=found.turn_high + moved,
     )
 
 
-class _Lines(NamedTuple):
-    """Of some tokens, (tokens,) each."""
+def first_checkpoint(shape: tuple[int, ...], steps: ArrayLike | None, start: float) -> int:
+    """Index of the checkpoint from which trends are looked for.
 
-    slope: Floats
-    p_value: Floats
-    first: Floats  # first and last known perplexity over the geometric mean
-    last: Floats
+    Args:
+        shape: (tokens, checkpoints).
+        steps: of the checkpoints, where known.
+        start: share of training.
 
-
-def _first_checkpoint(shape: tuple[int, ...], steps: ArrayLike | None, start: float) -> int:
-    """Index of the checkpoint from which trends are looked for."""
+    Raises:
+        BadRequest: no table, steps that do not rise, or fewer than three checkpoints are left.
+    """
     if len(shape) != 2 or not 0 <= start < 1:
         raise BadRequest(
             "token trends need a table of perplexities and a start between 0 and 1",
@@ -152,44 +183,44 @@ def _first_checkpoint(shape: tuple[int, ...], steps: ArrayLike | None, start: fl
     return first
 
 
-def _lines(values: Floats, offset: int) -> _Lines:
-    """Least-squares lines through each row over its first known value, and its two ends."""
-    known = np.isfinite(values)
-    if (values[known] <= 0).any():
-        rows = np.flatnonzero((known & (values <= 0)).any(axis=1))
-        raise BadData(
-            "a perplexity is positive",
-            asked=f"token {offset + int(rows[0])} has one of zero or less",
-            remedy="give exp(loss in nats), not the loss or a probability",
+def regressor(along: ArrayLike | None, checkpoints: int) -> Floats:
+    """What the lines run along, (checkpoints,): the checkpoint's number where nothing is named.
+
+    Raises:
+        BadRequest: not one finite number a checkpoint, or not strictly monotone.
+    """
+    if along is None:
+        return np.arange(checkpoints, dtype=np.float64)
+    x = np.asarray(along, dtype=np.float64)
+    steps = np.diff(x) if x.shape == (checkpoints,) else np.array([0.0])
+    if not (np.isfinite(steps).all() and ((steps > 0).all() or (steps < 0).all())):
+        raise BadRequest(
+            "what trends run along must rise or fall from checkpoint to checkpoint",
+            asked=f"shape {x.shape} for {checkpoints} checkpoints",
+            nearest="the checkpoint's number, which always rises",
+            remedy="leave out checkpoints of equal value, or smooth the loss first",
         )
-    count = known.sum(axis=1)
-    rows_index = np.arange(len(values))
-    begin = known.argmax(axis=1)
-    end = known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
-    head, tail = values[rows_index, begin], values[rows_index, end]
-    index = np.arange(values.shape[1], dtype=np.float64)[None, :]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if known.all():
-            average = np.exp(np.log(values).mean(axis=1))
-            x, y = index - index.mean(), values / head[:, None]
-            y -= y.mean(axis=1, keepdims=True)
-        else:
-            average = np.exp(np.log(np.where(known, values, 1.0)).sum(axis=1) / count)
-            x = _centred(np.broadcast_to(index, values.shape), known, count)
-            y = _centred(values / head[:, None], known, count)
-        square = (x * x).sum(axis=1)
-        slope = (x * y).sum(axis=1) / square
-        # from the residuals themselves: sums of squares cancel where the line is near perfect
-        y -= slope[:, None] * x
-        stderr = np.sqrt((y * y).sum(axis=1) / (count - 2) / square)
-        p_value = 2.0 * stdtr(np.maximum(count - 2, 1), -np.abs(slope) / stderr)
-    # a constant series has neither slope nor error
-    p_value = np.where(np.isnan(p_value), 1.0, p_value)
-    unknown = np.where(count >= FEWEST, 0.0, np.nan)
-    return _Lines(slope + unknown, p_value + unknown, head / average, tail / average)
+    return x
 
 
-def _centred(values: Floats, known: NDArray[np.bool_], count: NDArray[np.int64]) -> Floats:
-    """Known values minus their row's mean, zero elsewhere."""
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(known, values - (total / count)[:, None], 0.0)
+def _judged(judge: Judge, table: NDArray[Any], first: int, band_first: int | None) -> Judged:
+    def one(low: int) -> Judged:
+        block = _block(table, low, first)
+        ends = None if band_first is None else _block(table, low, band_first)
+        return judge.judge(block, ends)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return Judged.joined(list(threads.map(one, range(0, table.shape[0], CHUNK))))
+
+
+def _block(table: NDArray[Any], low: int, first: int) -> Block:
+    part = np.ascontiguousarray(table[low : low + CHUNK, first:].T, dtype=np.float64)
+    return block_of_perplexities(part, low)
+
+
+def _blocks(table: NDArray[Any], first: int, *, sample: int) -> Iterator[Block]:
+    """Evenly spread blocks of about ``sample`` tokens in all."""
+    starts = range(0, table.shape[0], CHUNK)
+    every = max(1, len(starts) * CHUNK // sample)
+    for low in starts[::every]:
+        yield _block(table, low, first)
