@@ -1,0 +1,1 @@
+"""Which tokens, sequences and tasks are learned when, across sizes."""
