@@ -134,6 +134,8 @@ class TaskSpec(Part):
     """An ability: where its documents are and how they are asked."""
 
     path: str | None = None
+    published: str | None = None
+    documents: int | None = Field(default=None, ge=1)
     include_path: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0)
     fewshot_seed: int = 1234
@@ -179,6 +181,16 @@ class HiddenStateSpec(ProbeSpec):
     position: int = -1
 
 
+class TraceSpec(ProbeSpec):
+    """A trace of curvature: on the family's own language, or on corpora where they are named."""
+
+    corpus: str | list[str] | None = None
+    sentences: int = Field(default=512, ge=2)
+    relative_error: float = Field(default=0.05, gt=0)
+    max_products: int = Field(default=1000, ge=1)
+    population: bool = False
+
+
 class ProbesSpec(Part):
     """The probes of a study, by name."""
 
@@ -186,6 +198,8 @@ class ProbesSpec(Part):
     task_score: TaskScoreSpec | None = None
     optimum: OptimumSpec | None = None
     hidden_state: HiddenStateSpec | None = None
+    fisher_trace: TraceSpec | None = None
+    hessian_trace: TraceSpec | None = None
 
 
 class TaskAxisSpec(Part):
@@ -292,6 +306,9 @@ class Study(Part):
             wanted.append(("token_loss", spec.corpus, self.corpus, "corpus"))
         if task_spec := self.probe.task_score:
             wanted.append(("task_score", task_spec.task, self.task, "task"))
+        for trace in ("fisher_trace", "hessian_trace"):
+            if trace_spec := getattr(self.probe, trace):
+                wanted.append((trace, trace_spec.corpus, self.corpus, "corpus"))
         for probe, names, known, kind in wanted:
             for name in [names] if isinstance(names, str) else names or []:
                 if name not in known:

@@ -93,6 +93,8 @@ def run(
         pending = sum(len(work.pending(finished)) for work in works)
         total = sum(len(work.jobs) for work in works)
         watcher.start(cells=pending, finished=total - pending)
+        for task, source in subjects.sources.items():
+            watcher.note(f"{task} was read from {source}")
         try:
             runner = _Runner(store, study, watcher)
             runner.measure_all(works, finished)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from isoloss.study import CorpusSpec, Study, TaskSpec
 from isoloss.tasks import Task, load_task
 from isoloss.tasks import TaskSpec as TaskRequest
 from isoloss.tasks.prepared import Prepared, prepare
+from isoloss.tasks.published_task import find_files
 
 LONGEST_DEFAULT_CONTEXT = 2048
 
@@ -30,6 +32,9 @@ class Subjects:
     Args:
         study: names the subjects; those no probe asks for are not read.
 
+    Attributes:
+        sources: for every task that came from the hub, the repository, revision and commit.
+
     Raises:
         BadData: a corpus or a task cannot be read.
         BadRequest: a task's setting cannot apply.
@@ -37,14 +42,17 @@ class Subjects:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        loss, score = study.probe.token_loss, study.probe.task_score
-        self.corpora = {
-            name: self._read_corpus(study.corpus[name])
-            for name in (_names(loss.corpus, study.corpus) if loss else [])
+        self.sources: dict[str, str] = {}
+        probe, score = study.probe, study.probe.task_score
+        readers = (probe.token_loss, probe.fisher_trace, probe.hessian_trace)
+        # a trace without a corpus may be one on every corpus: its family decides
+        asked = {
+            n: study.corpus[n] for spec in readers if spec for n in named(spec.corpus, study.corpus)
         }
+        self.corpora = {name: self._read_corpus(spec) for name, spec in asked.items()}
         self.tasks = {
             name: self._read_task(name, study.task[name])
-            for name in (_names(score.task, study.task) if score else [])
+            for name in (named(score.task, study.task) if score else [])
         }
         self._layouts: dict[tuple[str, str, int], Layout] = {}
         self._windows: dict[str, WindowRequests] = {}
@@ -121,7 +129,9 @@ class Subjects:
             max_tokens=spec.max_tokens,
         )
         try:
-            return load_task(name, request)
+            if spec.published is not None and spec.path is None:
+                self.sources[name] = find_files(spec.published, request).source
+            return load_task(name, request, published=spec.published, expected=spec.documents)
         except IsolossError as error:
             error.add_note(f"while reading [task.{name}]")
             raise
@@ -153,7 +163,8 @@ def check_context(study: Study, name: str, window: int, model: str) -> None:
         )
 
 
-def _names(chosen: str | list[str] | None, known: dict[str, Any]) -> list[str]:
+def named(chosen: str | list[str] | None, known: Mapping[str, Any]) -> list[str]:
+    """The subjects that a probe looks at: those it names, or all."""
     if chosen is None:
         return list(known)
     return [chosen] if isinstance(chosen, str) else chosen
