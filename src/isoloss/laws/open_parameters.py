@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -15,7 +16,8 @@ from isoloss.laws.power_terms import Term, power_sum
 
 _STARTS = 12
 """Of the grid, for each parameter held at a border, beside the best fit itself."""
-_LONG = 300
+_LONG, _MANY_ROWS = 300, 1_000
+"""What 300 rows can tell, all rows can; more than 1,000 are not profiled."""
 _STEEPEST, _FLATTEST = 3.0, 5e-3
 """Exponents beyond which no law of language models has been seen."""
 
@@ -27,8 +29,9 @@ def unidentified(
 
     A term is open where the law without it fits as well; its exponent also where .005 or 3 does.
     "As well" is a rise of the objective below the 95% point of its distribution, scaled by the
-    scatter. Where the columns cannot tell terms apart (all sizes equal, tokens a fixed multiple
-    of the size), every parameter of these terms is open.
+    scatter. Tables over 1,000 rows are judged by 1,000 of them, drawn at random: what these
+    leave open counts as open. Where the columns cannot tell terms apart (all sizes equal,
+    tokens a fixed multiple of the size), every parameter of these terms is open.
 
     Args:
         terms: of the law.
@@ -40,16 +43,31 @@ def unidentified(
     Returns:
         Names, in the order of the law's parameters.
     """
-    if table.n > _LONG:
-        # what 300 of the rows can tell, all of them can
-        some = np.sort(np.random.default_rng(0).choice(table.n, _LONG, replace=False))
-        few = [replace(t, x=t.x[some]) for t in terms]
-        law = power_sum(few, fixed)
-        theta = law.inside(fit.law.natural(fit.theta))
-        part = replace(fit, law=law, theta=theta)
-        if not _open(few, fixed, part, table.rows(some), rule):
-            return ()
+    if table.n > _LONG and not _open(*_some(_LONG, terms, fixed, fit, table), rule):
+        return ()
+    if table.n > _MANY_ROWS:
+        return _open(*_some(_MANY_ROWS, terms, fixed, fit, table), rule)
     return _open(terms, fixed, fit, table, rule)
+
+
+class _Part(NamedTuple):
+    """A law over some rows of a table."""
+
+    terms: Sequence[Term]
+    fixed: Mapping[str, float]
+    fit: PowerFit
+    table: LossTable
+
+
+def _some(
+    rows: int, terms: Sequence[Term], fixed: Mapping[str, float], fit: PowerFit, table: LossTable
+) -> _Part:
+    """Rows drawn at random, and the fit of all rows over them."""
+    some = np.sort(np.random.default_rng(0).choice(table.n, rows, replace=False))
+    few = [replace(t, x=t.x[some]) for t in terms]
+    law = power_sum(few, fixed)
+    theta = law.inside(fit.law.natural(fit.theta))
+    return _Part(few, fixed, replace(fit, law=law, theta=theta), table.rows(some))
 
 
 def _open(

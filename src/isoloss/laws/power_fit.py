@@ -29,6 +29,8 @@ GRID: dict[str, tuple[float, ...]] = {
 _LONG, _THIN = 300, 100
 """Tables over 300 points run their starts on 100 of them; the best are finished on all."""
 _FINALISTS = 12
+_MANY, _LAST = 1_000, 4
+"""Tables over 1,000 points finish the best on 1,000 of them, and the last four on all."""
 _SMOOTH, _FAR = 0.1, 120
 
 
@@ -145,6 +147,11 @@ def best_fit(
         thin = power_sum([replace(t, x=t.x[some]) for t in terms], fixed)
         ends = descend(thin, loss[some], thin.inside(first), **how)
         finalists = law.inside(thin.natural(_lowest(ends)))
+        if len(loss) > _MANY:
+            more = np.sort(rng.choice(len(loss), _MANY, replace=False))
+            part = power_sum([replace(t, x=t.x[more]) for t in terms], fixed)
+            nearly = descend(part, loss[more], part.inside(law.natural(finalists)), **how)
+            finalists = law.inside(part.natural(_lowest(nearly)[:_LAST]))
         problems = HuberFits(law=law, loss=loss, delta=rule.threshold, in_logs=rule.in_logs)
         final = minimise(problems, finalists)
     else:

@@ -25,7 +25,12 @@ from isoloss.laws.correlated import (
     draw_errors,
     fit_errors,
 )
-from isoloss.laws.run_saturation_shape import falling_curve, shape_of, turning_curve
+from isoloss.laws.run_saturation_shape import (
+    falling_curve,
+    shape_of,
+    shapes_of,
+    turning_curve,
+)
 from isoloss.laws.shared_curve_axis import natural_spline
 
 BLOCKS = 48  # enough to place a turn within 2% of training, few enough for averages to settle
@@ -279,18 +284,16 @@ def _turn(
     sigma = errors.sigma * np.sqrt(errors.dof / rng.chisquare(errors.dof, size=(draws, 1)))
     noise = sigma * draw_errors((draws, len(y)), errors.rho, rng)
     null = falling_curve(y)
-    gains = np.array([shape_of(null + row).gain for row in noise])
+    gains = shapes_of(null + noise).gain
     # a gain of rounding size is none
     floor = 1e-12 * float(((y - y.mean()) ** 2).sum())
     p_value = (1.0 + float((gains >= shape.gain - floor).sum())) / (draws + 1.0)
     ends = _ends(y, shape.split)
     rise, truth = ends.final - ends.low, _rise_of(curve)
-    excess, misses = np.empty(draws), np.empty(draws)
-    for i, row in enumerate(curve + noise):
-        drawn = shape_of(row)
-        again = _ends(row, drawn.split)
-        misses[i] = again.final - again.low - truth
-        excess[i] = drawn.turning[shape.split] - drawn.turning.min()
+    drawn = shapes_of(curve + noise)
+    excess = drawn.turning[:, shape.split] - drawn.turning.min(axis=1)
+    again = [_ends(row, int(split)) for row, split in zip(curve + noise, drawn.split, strict=True)]
+    misses = np.array([end.final - end.low - truth for end in again])
     low, middle, high = np.quantile(misses, [alpha / 2, 0.5, 1 - alpha / 2])
     allowed = shape.turning - shape.turning.min() <= np.quantile(excess, 1 - alpha) + floor
     members = np.flatnonzero(allowed)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isoloss.laws.correlated import Floats
+from isoloss.laws.correlated import Floats, Ints
+
+_SERIES = 256  # at a time: their sums stay in the processor's cache
 
 
 class Shape(NamedTuple):
@@ -45,6 +47,33 @@ def shape_of(y: Floats) -> Shape:
     # read backwards, a rise is a fall
     turning = np.array(before) + np.array(after[::-1])
     return Shape(falling=before[-1], turning=turning)
+
+
+class Shapes(NamedTuple):
+    """The same for many series of one length, in this order.
+
+    Attributes:
+        split: points before the best turn, (series,).
+        gain: sum of squares the best turn explains, (series,).
+        turning: (series, n + 1).
+    """
+
+    split: Ints
+    gain: Floats
+    turning: Floats
+
+
+def shapes_of(rows: Floats) -> Shapes:
+    """Shapes of many noisy series (series, n) at once, some ten times as fast as one by one."""
+    if (rows == rows[0]).all():
+        # without noise many splits are equally good, and rounding must not choose among them
+        one = shape_of(rows[0])
+        turning = np.broadcast_to(one.turning, (len(rows), len(one.turning)))
+    else:
+        before, after = _all_rising_losses(-rows), _all_rising_losses(-rows[:, ::-1])
+        turning = before + after[:, ::-1]
+    split = turning.shape[1] - 1 - np.argmin(turning[:, ::-1], axis=1)
+    return Shapes(split=split, gain=turning[:, -1] - turning.min(axis=1), turning=turning)
 
 
 def falling_curve(y: Floats) -> Floats:
@@ -90,4 +119,30 @@ def _rising_losses(values: list[float]) -> list[float]:
         upto = own + (pools[-1].upto if pools else 0.0)
         pools.append(_Pool(level, size, own, upto))
         losses.append(upto)
+    return losses
+
+
+def _all_rising_losses(values: Floats) -> Floats:
+    """The same of many series (series, n), (series, n + 1).
+
+    The last pool of a prefix begins where the mean of the points from there on is largest; what
+    lies before it is the best curve of the points before it.
+    """
+    if len(values) > _SERIES:
+        parts = [values[i : i + _SERIES] for i in range(0, len(values), _SERIES)]
+        return np.concatenate([_all_rising_losses(part) for part in parts])
+    series, n = values.shape
+    centred = values - values.mean(axis=1, keepdims=True)
+    start = np.zeros((series, 1))
+    sums = np.concatenate([start, np.cumsum(centred, axis=1)], axis=1)
+    squares = np.concatenate([start, np.cumsum(centred**2, axis=1)], axis=1)
+    losses = np.zeros((series, n + 1))
+    each = np.arange(series)
+    for i in range(1, n + 1):
+        means = (sums[:, i, None] - sums[:, :i]) / np.arange(i, 0, -1)
+        first = np.argmax(means, axis=1)
+        size = i - first
+        own = squares[:, i] - squares[each, first] - (sums[:, i] - sums[each, first]) ** 2 / size
+        # a single point leaves nothing, exactly: equally good splits stay equal
+        losses[:, i] = losses[each, first] + np.where(size > 1, np.maximum(own, 0.0), 0.0)
     return losses
