@@ -59,6 +59,18 @@ def _laws(options: argparse.Namespace) -> Iterator[Row]:
     return rows(repeats=options.repeats)
 
 
+def _flatness(options: argparse.Namespace) -> Iterator[Row]:
+    from benchmarks.flatness import rows
+
+    return rows(repeats=options.repeats)
+
+
+def _transfer(options: argparse.Namespace) -> Iterator[Row]:
+    from benchmarks.transfer import rows
+
+    return rows(repeats=options.repeats)
+
+
 # each imports its peers when it is asked for
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "scoring": _scoring,
@@ -69,6 +81,8 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "languages": _languages,
     "pretraining": _pretraining,
     "laws": _laws,
+    "flatness": _flatness,
+    "transfer": _transfer,
 }
 
 

@@ -39,6 +39,9 @@ ROOMS = (
     "console",
     "demo",
     "cli_import",
+    "cli_forecast",
+    "cli_study",
+    "cli_fit",
     "cli",
 )
 """From top to bottom: a room imports only those before it, and itself."""

@@ -12,6 +12,19 @@ from isoloss import cli
 
 SURFACE = {
     "demo": {"--out", "--quiet"},
+    "forecast": {"--backtest", "--family", "--far", "--json", "--keep", "--keep-saturated",
+                 "--level", "--loss", "--metric", "--num-fewshot", "--params", "--reach", "--task",
+                 "--tokens", "--variant"},
+    "fit emergence": {"--chance", "--constant-answer", "--exponent", "--json", "--loss",
+                      "--lower-is-better", "--margin", "--n-items", "--run", "--score", "--seed",
+                      "--where"},
+    "fit loss-law": {"--fixed", "--form", "--interval", "--json", "--level", "--loss", "--params",
+                     "--rule", "--run", "--schedule-progress", "--seed", "--starts", "--tokens",
+                     "--unfinished", "--where"},
+    "fit saturation": {"--alpha", "--draws", "--json", "--loss", "--margin", "--run", "--seed",
+                       "--start", "--tokens", "--where"},
+    "fit task-law": {"--form", "--interval", "--json", "--level", "--loss", "--n-items", "--run",
+                     "--score", "--score-is", "--seed", "--through", "--where"},
     "import lm-eval": {"--family", "--json", "--out", "--rename", "--tokens-per-step"},
     "import log": {"--column", "--family", "--json", "--model", "--out", "--run",
                    "--tokens-per-step"},
@@ -20,12 +33,13 @@ SURFACE = {
     "ls": {"--json", "--revision"},
     "plan": {"--json", "--only", "--out"},
     "pretrain": {"--device", "--json", "--out", "--processes", "--quiet"},
-    "report": {"--json", "--loss", "--out"},
+    "report": {"--json", "--loss", "--no-laws", "--out"},
     "run": {"--context", "--corpus", "--device", "--document", "--dry-run", "--dtype",
             "--include-path", "--json", "--limit", "--model", "--num-fewshot", "--only", "--out",
             "--quiet", "--revision", "--set", "--steps", "--tasks", "--verbose"},
     "sql": {"--json"},
     "status": {"--json"},
+    "study": {"--dry-run", "--json", "--out", "--processes", "--quiet", "--scale", "--text"},
 }  # fmt: skip
 
 

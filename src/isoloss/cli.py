@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss import cli_import
+from isoloss import cli_fit, cli_forecast, cli_import, cli_study
 from isoloss.cli_import import Json
 from isoloss.console import Terminal, TrainingBars, print_object, print_rows, print_table
 from isoloss.errors import BadRequest, DiskFull, IsolossError
@@ -32,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_import.app, name="import")
+app.add_typer(cli_fit.app, name="fit")
+app.command()(cli_forecast.forecast)
+app.command()(cli_study.study)
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="A line for every cell.")]
@@ -228,9 +231,12 @@ def report(
     store: RunFolder,
     out: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
     loss: Loss = None,
+    no_laws: Annotated[
+        bool, typer.Option("--no-laws", help="Draw only: ask no law, fit no curve.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained page: how ability follows loss, and what failed.
+    """Write one self-contained page: what the loss explains, what studies found, what failed.
 
     Example: isoloss report RUN --out report.html
     """
@@ -238,7 +244,7 @@ def report(
     from isoloss.store import Store
 
     page = out or store / "report.html"
-    summary = write(Store(store), page, loss=loss)
+    summary = write(Store(store), page, loss=loss, laws=not no_laws)
     print_object(summary.record(), as_json, None)
 
 

@@ -15,6 +15,7 @@ from isoloss.errors import BadStudy
 
 Steps = str | list[int]
 _SELECTION = re.compile(r"all|(last|log):[1-9]\d*|\d+\.\.\d+(:[1-9]\d*)?")
+_OF_LANGUAGE = re.compile(r"[ABC]|task-[1-9]\d*")
 _BYTES = re.compile(r"([\d_.]+) ?(?:([KMGT])i?)?B?", re.IGNORECASE)
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -191,6 +192,41 @@ class TraceSpec(ProbeSpec):
     population: bool = False
 
 
+class TransferSpec(ProbeSpec):
+    """Probes or fine-tuning on labelled sets and on tasks of the family's own language."""
+
+    task: str | list[str]
+    layers: list[int] = [-1]
+    pooling: Literal["concat", "mean"] = "concat"
+    method: Literal["ridge", "adamw", "fine-tune"] = "ridge"
+    seeds: int = Field(default=5, ge=1)
+    sentences: int = Field(default=4000, ge=30)
+    reading: Literal["paper", "released"] = "paper"
+
+    @property
+    def names(self) -> list[str]:
+        """Labelled sets and tasks of a language."""
+        return [self.task] if isinstance(self.task, str) else self.task
+
+    @property
+    def at_layers(self) -> list[int | None]:
+        """Layers that are read, a cell each; fine-tuning has one cell and no layer."""
+        return [None] if self.method == "fine-tune" else list(self.layers)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes over the documents, a backward one counted as two."""
+        return 3 * 10 * self.seeds if self.method == "fine-tune" else 1
+
+
+class LabelledSpec(Part):
+    """Labelled texts in JSON lines; a test file, or a part of the one file."""
+
+    path: str
+    test: str | None = None
+    limit: int | None = Field(default=None, ge=8)
+
+
 class ProbesSpec(Part):
     """The probes of a study, by name."""
 
@@ -200,6 +236,7 @@ class ProbesSpec(Part):
     hidden_state: HiddenStateSpec | None = None
     fisher_trace: TraceSpec | None = None
     hessian_trace: TraceSpec | None = None
+    transfer: TransferSpec | None = None
 
 
 class TaskAxisSpec(Part):
@@ -235,6 +272,7 @@ class Study(Part):
     family: list[FamilySpec] = Field(min_length=1)
     corpus: dict[str, CorpusSpec] = {}
     task: dict[str, TaskSpec] = {}
+    labelled: dict[str, LabelledSpec] = {}
     probe: ProbesSpec = ProbesSpec()
     axis: AxisSpec | None = None
 
@@ -309,6 +347,10 @@ class Study(Part):
         for trace in ("fisher_trace", "hessian_trace"):
             if trace_spec := getattr(self.probe, trace):
                 wanted.append((trace, trace_spec.corpus, self.corpus, "corpus"))
+        if transfer := self.probe.transfer:
+            # the others are tasks of a language
+            labelled = [name for name in transfer.names if not _OF_LANGUAGE.fullmatch(name)]
+            wanted.append(("transfer", labelled, self.labelled, "labelled"))
         for probe, names, known, kind in wanted:
             for name in [names] if isinstance(names, str) else names or []:
                 if name not in known:

@@ -4,9 +4,24 @@ from pathlib import Path
 
 import pytest
 
+from isoloss.report import write
+from isoloss.store import Store
+from isoloss.studies.findings import save
+from report import found, stores
+
 CHROMIUM = Path("/usr/bin/chromium")
 DRAWN = """() => [...document.querySelectorAll('.panel:not([hidden])')].every(
     (figure) => figure.dataset.x && !figure.textContent.includes('cannot be drawn'))"""
+# text of the figures that reaches beyond its drawing
+CLIPPED = """() => [...document.querySelectorAll('svg.marks')].flatMap((svg) => {
+    const frame = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text')].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return text.style.opacity !== '0' && getComputedStyle(text).opacity !== '0' &&
+            (box.left < frame.left - 1 || box.right > frame.right + 1);
+    }).map((text) => text.textContent);
+})"""
+SERIES = ".panel[data-kind=series]:not([hidden])"
 AT = """(key) => [...document.querySelectorAll('.panel[data-kind=series]:not([hidden])')].every(
     (figure) => figure.dataset.x === key)"""
 
@@ -23,6 +38,16 @@ def browser():
         )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages(pages, tmp_path_factory):
+    """The small stores' pages, and one with findings of every kind."""
+    folder = tmp_path_factory.mktemp("findings")
+    store = stores.trained(folder / "store")
+    for study in (found.STUDY, found.HOSTILE_STUDY):
+        save(study, store)
+    return pages | {"findings": (folder / "page.html", write(store, folder / "page.html"))}
 
 
 @pytest.fixture
@@ -99,10 +124,10 @@ def test_a_score_hides_the_figures_that_lack_it_and_counts_them(visit):
     page.select_option("#metric", "brier_sum")
     page.wait_for_function("() => document.querySelectorAll('.panel[hidden]').length === 3")
     page.wait_for_function(
-        "() => document.querySelector('.panel:not([hidden])').dataset.metric === 'brier_sum'"
+        f"() => document.querySelector('{SERIES}').dataset.metric === 'brier_sum'"
     )
     assert "3 figures without this score are hidden" in page.locator(".status").text_content()
-    assert "lower is better" in axis_titles(page.locator(".panel:not([hidden])").first)
+    assert "lower is better" in axis_titles(page.locator(SERIES).first)
 
 
 def test_a_run_can_be_hidden_and_shown_with_the_keyboard(visit):
@@ -170,16 +195,63 @@ def test_nothing_is_clipped_at_any_width(visit, width, scheme, tmp_path):
     for figure in page.locator(".panel").all():
         frame, chart = figure.bounding_box(), figure.locator("svg.marks").bounding_box()
         assert chart["x"] + chart["width"] <= frame["x"] + frame["width"]
-    # text of the figures inside their drawings
-    outside = page.evaluate(
-        """() => [...document.querySelectorAll('svg.marks')].flatMap((svg) => {
-            const frame = svg.getBoundingClientRect();
-            return [...svg.querySelectorAll('text')].filter((text) => {
-                const box = text.getBoundingClientRect();
-                return text.style.opacity !== '0' && getComputedStyle(text).opacity !== '0' &&
-                    (box.left < frame.left - 1 || box.right > frame.right + 1);
-            }).map((text) => text.textContent);
-        })"""
-    )
+    outside = page.evaluate(CLIPPED)
     assert outside == []
     page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+
+
+@pytest.mark.parametrize("width", [375, 1024, 1920])
+def test_findings_fit_any_width_and_nothing_of_their_figures_is_clipped(visit, width):
+    page = visit("findings", width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#explained h2").inner_text() == "What the loss explains"
+    panels = page.locator(".panel[data-kind=finding]")
+    # of the laws: coin, hidden_state and piqa twice; of the studies: 2 + 2 + 1 + 1 + 1 and one
+    assert panels.count() == 4 + 7 + 1
+    for panel in panels.all():
+        frame, chart = panel.bounding_box(), panel.locator("svg.marks").bounding_box()
+        assert chart["x"] + chart["width"] <= frame["x"] + frame["width"]
+    assert page.evaluate(CLIPPED) == []
+
+
+def test_a_finding_shows_its_rules_fits_bars_and_hollow_points(visit):
+    page = visit("findings")
+    red = page.locator("#study-2-figure-0 .panel").first
+    words = red.locator("svg.marks text").all_text_contents()
+    assert "bend" in words
+    points = red.locator(".mark-symbol [aria-roledescription=point]")
+    fills = [p.get_attribute("fill") for p in points.all()]
+    assert len(fills) == 2 and fills.count("transparent") == 1
+    # the fitted curve, and error bars along y
+    assert red.locator("[aria-roledescription='line mark']").count() == 1
+    target = red.locator("[aria-roledescription=circle]").last
+    target.scroll_into_view_if_needed()
+    target.hover()
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.wait_for(state="visible")
+    assert "weight (kg)" in tooltip.inner_text() and "undefined" not in tooltip.inner_text()
+
+
+def test_the_colours_of_findings_follow_the_scheme_and_the_controls_leave_them(visit):
+    page = visit("findings")
+    line = "#explained .panel [aria-roledescription=point]"
+    light = page.locator(line).first.get_attribute("stroke")
+    page.select_option("#x", "step")
+    page.wait_for_function(AT, arg="step")
+    page.wait_for_function(DRAWN)
+    assert page.locator(line).first.get_attribute("stroke") == light
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        f"(old) => document.querySelector('{line}').getAttribute('stroke') !== old", arg=light
+    )
+
+
+def test_a_study_alone_is_drawn_where_no_checkpoint_has_a_place(browser, tmp_path):
+    store = Store.create(tmp_path / "store")
+    save(found.STUDY, store)
+    write(store, tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function(DRAWN)
+    assert page.locator("svg.marks").count() == 7
+    page.close()

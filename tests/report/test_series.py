@@ -2,8 +2,8 @@ import polars as pl
 
 from isoloss.report import collect
 from isoloss.report.methods import axis_query
-from isoloss.report.series import baseline_names, group_subjects
 from isoloss.store import Store, query
+from isoloss.store.series import baseline_names, group_subjects
 from report import stores
 
 

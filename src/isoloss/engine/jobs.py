@@ -10,8 +10,11 @@ from typing import Any
 from isoloss.corpora.hmm import Hmm
 from isoloss.corpora.language import Language
 from isoloss.corpora.windows import Layout
+from isoloss.engine.readings import laid_out, tokens_of, tokens_read
 from isoloss.engine.resolve import Resolved
-from isoloss.engine.subjects import Subjects, check_context, window_of
+from isoloss.engine.subjects import Subjects, named
+from isoloss.engine.traces import trace_jobs
+from isoloss.engine.transfers import transfer_jobs
 from isoloss.errors import BadStudy
 from isoloss.family import Source
 from isoloss.models.cache import CheckpointCache, default_cache
@@ -19,16 +22,23 @@ from isoloss.models.inspect import Description
 from isoloss.models.load import Loaded
 from isoloss.models.revisions import select_steps
 from isoloss.models.weights import copy_weights
-from isoloss.pretrain.objectives import Objective
 from isoloss.probes.measured import Measured
 from isoloss.scoring import Scorer
-from isoloss.scoring.encode import prefix_token_id
 from isoloss.store import Cell
 from isoloss.store.cell import Setting
 from isoloss.study import ProbeSpec, Study, parse_bytes
 from isoloss.tasks.prepared import Prepared
 
-NUMERICS = {"token_loss": 2, "task_score": 2, "optimum": 2, "hidden_state": 2, "fingerprint": 2}
+NUMERICS = {
+    "token_loss": 2,
+    "task_score": 2,
+    "optimum": 2,
+    "hidden_state": 2,
+    "fingerprint": 2,
+    "fisher_trace": 1,
+    "hessian_trace": 1,
+    "transfer": 1,
+}
 """Version of each probe's arithmetic: raised when its numbers change."""
 
 
@@ -164,10 +174,10 @@ def jobs_of(context: Context) -> list[Job]:
     Raises:
         BadStudy: a corpus asks for a longer context than the model takes.
     """
-    probe = context.study.probe
+    probe, corpora = context.study.probe, context.study.corpus
     jobs = [_fingerprint(context)]
-    if context.chosen(probe.token_loss):
-        jobs += [_token_loss(context, name) for name in context.subjects.corpora]
+    if probe.token_loss and context.chosen(probe.token_loss):
+        jobs += [_token_loss(context, n) for n in named(probe.token_loss.corpus, corpora)]
     if context.chosen(probe.task_score):
         jobs += [_task_score(context, name) for name in context.subjects.tasks]
     if context.resolved.language is not None:
@@ -175,7 +185,7 @@ def jobs_of(context: Context) -> list[Job]:
             jobs.append(_optimum(context))
         if context.chosen(probe.hidden_state):
             jobs.append(_hidden_state(context))
-    return jobs
+    return jobs + trace_jobs(context) + transfer_jobs(context)
 
 
 def memory_budget(study: Study) -> int:
@@ -198,35 +208,16 @@ def _fingerprint(context: Context) -> Job:
 
 
 def _token_loss(context: Context, name: str) -> Job:
-    resolved = context.resolved
-    check_context(
-        context.study, name, window_of(context.description.config), resolved.checkpoint.name
-    )
-    subjects, digest = context.subjects, context.tokenizer_hash
-    spec = context.study.corpus[name]
-    window = spec.context or context.window
-
-    def layout() -> Layout:
-        return subjects.layout(name, context.tokenizer, digest, context=window)
+    subjects, (layout, settings) = context.subjects, laid_out(context, name)
 
     def measure(bench: Bench) -> Measured:
         from isoloss.probes.token_loss import token_loss
 
         return token_loss(bench.scorer, layout(), subjects.windows(layout()))
 
-    def tokens() -> int:
-        laid_out = layout()
-        return int((laid_out.stops - laid_out.starts - 1).sum())
-
-    prefixed = spec.bos is not False and prefix_token_id(context.tokenizer) is not None
-    settings: dict[str, Setting] = {
-        "corpus_hash": subjects.corpus_hash(name),
-        "context": window,
-        "stride": spec.stride or window,
-        "bos": "prefixed" if prefixed else "none",
-        "tokenizer_hash": digest,
-    }
-    return context.job("token_loss", name, settings, measure, tokens=tokens, layout=layout)
+    return context.job(
+        "token_loss", name, settings, measure, tokens=tokens_of(layout), layout=layout
+    )
 
 
 def _task_score(context: Context, name: str) -> Job:
@@ -272,13 +263,8 @@ def _optimum(context: Context) -> Job:
     }
     # a masked model reads a sentence once for each of its words
     passes = 1.0 if objective == "causal" else language.mean_length
-    tokens = round(spec.sentences * passes * _read(language, objective))
+    tokens = round(spec.sentences * passes * tokens_read(language, objective))
     return context.job("optimum", context.family, settings, measure, tokens=lambda: tokens)
-
-
-def _read(language: Language, objective: Objective) -> int:
-    """Tokens a model reads of a padded sentence: BOS, the words, of masked models the end."""
-    return language.length + (1 if objective == "causal" else 2)
 
 
 def _with_states(language: Language, family: str) -> Hmm:
@@ -312,5 +298,5 @@ def _hidden_state(context: Context) -> Job:
         "docs_seed": seed,
         "position": spec.position,
     }
-    tokens = spec.sentences * _read(language, objective)
+    tokens = spec.sentences * tokens_read(language, objective)
     return context.job("hidden_state", context.family, settings, measure, tokens=lambda: tokens)

@@ -10,6 +10,7 @@ from isoloss.engine.jobs import Context, Job, download_cache, jobs_of
 from isoloss.engine.resolve import Resolved
 from isoloss.engine.subjects import Subjects, shared_window
 from isoloss.engine.tokenizers import Tokenizers
+from isoloss.engine.traces import TRACES
 from isoloss.errors import BadCheckpoint, BadRequest, BadStudy, IsolossError, nearest_name
 from isoloss.study import ProbesSpec, Study
 
@@ -123,9 +124,11 @@ def _check_probes(study: Study) -> None:
             asked="no [[family]] with pretrained in the file",
             remedy="drop these probes, or train a family: isoloss pretrain FAMILY.toml",
         )
-    for name, subjects in (("token_loss", study.corpus), ("task_score", study.task)):
+    needs = {"token_loss": (study.corpus, "corpus"), "task_score": (study.task, "task")}
+    if not languages:
+        needs |= {name: (study.corpus, "corpus") for name in TRACES}
+    for name, (subjects, kind) in needs.items():
         if getattr(probe, name) and not subjects:
-            kind = "corpus" if name == "token_loss" else "task"
             raise BadStudy(
                 f"probe.{name} has nothing to look at.",
                 asked=f"no [{kind}.NAME] in the file",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isoloss.laws.power_fit import Rule
     from isoloss.laws.repetition import fit_repetition
     from isoloss.laws.run_saturation import saturation
+    from isoloss.laws.saturated_family import family_saturation, saturated_runs
     from isoloss.laws.shared_curve import collapse
     from isoloss.laws.task_law import fit_task_law
     from isoloss.laws.threshold import emergence
@@ -30,12 +31,14 @@ _HOME = {
     "brier_baseline": "threshold_metrics",
     "collapse": "shared_curve",
     "emergence": "threshold",
+    "family_saturation": "saturated_family",
     "fit_loss_law": "loss_law",
     "fit_repetition": "repetition",
     "fit_task_law": "task_law",
     "forecast": "forecast_chain",
     "noise_table": "noise",
     "reach": "forecast_chain",
+    "saturated_runs": "saturated_family",
     "saturation": "run_saturation",
     "signal_to_noise": "noise",
     "size_at_threshold": "threshold_size",
@@ -51,12 +54,14 @@ __all__ = [
     "brier_baseline",
     "collapse",
     "emergence",
+    "family_saturation",
     "fit_loss_law",
     "fit_repetition",
     "fit_task_law",
     "forecast",
     "noise_table",
     "reach",
+    "saturated_runs",
     "saturation",
     "signal_to_noise",
     "size_at_threshold",

@@ -297,6 +297,8 @@ def _size(
         return None
     values = np.array([o.offset.value for o in offsets])
     known = np.isfinite(values)
+    if not known.any():
+        return None
     # against the curve of the others a run stands runs/(runs - 1) times as far off as
     # against the mean of all
     shrink = (known.sum() - 1.0) / max(float(known.sum()), 1.0)

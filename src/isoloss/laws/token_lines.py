@@ -33,12 +33,13 @@ class Block(NamedTuple):
     geometric_mean: Floats
 
     @property
-    def count(self) -> Floats:
-        """Known checkpoints of each token."""
+    def points(self) -> Floats:
+        """Known checkpoints of each token, (tokens,)."""
         checkpoints, tokens = self.ratio.shape
         if self.known is None:
             return np.full(tokens, float(checkpoints))
-        return self.known.sum(axis=0).astype(np.float64)
+        points: Floats = self.known.sum(axis=0).astype(np.float64)
+        return points
 
 
 class Lines(NamedTuple):
@@ -49,14 +50,14 @@ class Lines(NamedTuple):
         square: (tokens,) sum of squares of x about its mean.
         rss: (tokens,) sum of squares of the residuals.
         residual: (checkpoints, tokens); 0 where unknown.
-        count: (tokens,) points.
+        points: (tokens,) known ones.
     """
 
     slope: Floats
     square: Floats
     rss: Floats
     residual: Floats
-    count: Floats
+    points: Floats
 
 
 def block_of_losses(losses: NDArray[np.floating]) -> Block:

@@ -106,7 +106,7 @@ class Judge:
         """
         lines = lines_through(block, self.x)
         p_value = self._p_values(block, lines)
-        known = lines.count >= FEWEST
+        known = lines.points >= FEWEST
         turns = self._turns(block, lines)
         return Judged(
             np.where(known, lines.slope, np.nan),
@@ -135,7 +135,7 @@ class Judge:
             near: NDArray[np.bool_] = np.logical_and(*ends)
             return near
         start = block.first * block.geometric_mean
-        count = block.count
+        count = block.points
         mean = block.ratio.sum(axis=0) / count
         variance = ((block.ratio**2).sum(axis=0) / count - mean**2) * start**2
         inside = [np.abs(1.0 / end - 1.0) < self.band for end in (block.first, block.last)]

@@ -1,1 +1,24 @@
 """One file per thing measured at one checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isoloss.probes.fisher import fisher_trace
+    from isoloss.probes.hessian import hessian_trace, loss_hessian
+
+_HOME = {
+    "fisher_trace": "fisher",
+    "hessian_trace": "hessian",
+    "loss_hessian": "hessian",
+}
+
+__all__ = ["fisher_trace", "hessian_trace", "loss_hessian"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -15,8 +15,8 @@ import polars as pl
 from isoloss.report import marks
 from isoloss.report.axes import XAxis
 from isoloss.report.marks import POINTS, Look, Plot
-from isoloss.report.series import LOWER_IS_BETTER
 from isoloss.report.text import shown
+from isoloss.store.series import LOWER_IS_BETTER
 
 _WRAP = 46
 _TEXTS = {

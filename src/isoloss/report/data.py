@@ -9,9 +9,9 @@ import polars as pl
 
 from isoloss.report.axes import BEST, OPTIMUM_PROBE, Axes, XAxis, read_axes
 from isoloss.report.runs import RunStyle, run_styles
-from isoloss.report.series import Abilities, read_abilities
 from isoloss.report.text import UNKNOWN, count, estimate, number, shown
 from isoloss.store.schema import LOSS_PROBE, TASK_PROBE
+from isoloss.store.series import Abilities, read_abilities
 from isoloss.store.store import Store
 
 _RUN = ["family", "model", "run"]

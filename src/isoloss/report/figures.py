@@ -12,8 +12,8 @@ from isoloss.report.axes import XAxis, refusals
 from isoloss.report.charts import ability, loss_curve, score_title, x_channel
 from isoloss.report.data import Curve, ReportData, figure_frame
 from isoloss.report.marks import Look
-from isoloss.report.series import Series, baseline_names
 from isoloss.report.text import shown
+from isoloss.store.series import Series, baseline_names
 
 _WIDTH, _HEIGHT = 420, 280
 

@@ -8,11 +8,11 @@ import polars as pl
 
 from isoloss.report.axes import OPTIMUM_PROBE
 from isoloss.report.data import Curve, ReportData
-from isoloss.report.series import quoted
 from isoloss.report.text import count, shown
 from isoloss.report.trouble import Table
 from isoloss.store.axis import Axis
 from isoloss.store.schema import LOSS_PROBE
+from isoloss.store.series import quoted
 
 _HASH = 12
 _KINDS = {

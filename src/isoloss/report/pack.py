@@ -20,7 +20,7 @@ from isoloss.report.charts import (
 )
 from isoloss.report.data import ReportData
 from isoloss.report.marks import Look
-from isoloss.report.series import Series, baseline_names
+from isoloss.store.series import Series, baseline_names
 
 
 def pack(data: ReportData) -> dict[str, Any]:

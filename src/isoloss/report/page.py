@@ -18,12 +18,17 @@ from isoloss.errors import BadRequest
 from isoloss.report.data import ReportData, collect
 from isoloss.report.methods import curve_query, method_tables
 from isoloss.report.pack import pack, to_json
-from isoloss.report.series import Series
+from isoloss.report.section import Sections
+from isoloss.report.section import sections as make_sections
 from isoloss.report.text import number, shown
 from isoloss.report.trouble import trouble_tables
 from isoloss.report.words import Best, best_scores, distance_text, sentences
 from isoloss.store.files import write_text
+from isoloss.store.series import Series
 from isoloss.store.store import Store
+from isoloss.studies.explained.findings import STUDY as EXPLAINED
+from isoloss.studies.explained.findings import explain
+from isoloss.studies.findings import Findings, load
 
 LANGUAGES = ("en",)
 _SCRIPTS = ("charts.js", "controls.js")
@@ -44,6 +49,8 @@ class ReportSummary:
         refused: series that are not drawn against the loss.
         failures: cells and checkpoints that failed.
         flagged: checkpoints that look wrong.
+        studies: whose findings the page shows.
+        answers: what the laws say, in sentences.
     """
 
     page: str
@@ -56,10 +63,13 @@ class ReportSummary:
     refused: tuple[str, ...]
     failures: int
     flagged: int
+    studies: tuple[str, ...]
+    answers: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
         """As one JSON object."""
-        return {**asdict(self), "refused": list(self.refused)}
+        record = asdict(self)
+        return record | {name: list(record[name]) for name in ("refused", "studies", "answers")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +83,13 @@ class _Panel:
 
 
 def write(
-    store: Store, out: str | Path, *, loss: str | None = None, language: str = "en"
+    store: Store,
+    out: str | Path,
+    *,
+    loss: str | None = None,
+    language: str = "en",
+    laws: bool = True,
+    seed: int = 0,
 ) -> ReportSummary:
     """Write the page of a store.
 
@@ -83,6 +99,8 @@ def write(
         loss: ``SUBJECT`` or ``SUBJECT:METRIC`` of the loss axis; None takes the one that the
             study names, or else the only one there is.
         language: of the page's fixed words.
+        laws: whether the laws are asked about every ability, which takes up to a second each.
+        seed: of the laws' draws.
 
     Returns:
         What the page holds.
@@ -99,8 +117,10 @@ def write(
             remedy="take one of these",
         )
     data = collect(store, loss=loss)
-    packed = pack(data)
-    html = render(data, packed)
+    found = _findings(store, data, laws=laws, seed=seed)
+    told = make_sections(found, data.runs)
+    packed = {**pack(data), "figures": told.specs, "panels": told.panels}
+    html = render(data, packed, told)
     write_text(Path(out), html)
     axis = data.axes.loss
     refused = [
@@ -119,15 +139,25 @@ def write(
         refused=tuple(refused),
         failures=data.failures.height,
         flagged=int(data.checkpoints["is_flagged"].sum()),
+        studies=tuple(one.study for one in found),
+        answers=found[0].answers if laws else (),
     )
 
 
-def render(data: ReportData, packed: Mapping[str, Any]) -> str:
+def _findings(store: Store, data: ReportData, *, laws: bool, seed: int) -> list[Findings]:
+    """What the laws say about this axis, and what every study of the store found."""
+    axis = data.axes.loss.source if data.axes.loss else None
+    asked = [explain(store, loss=axis, seed=seed)] if laws else []
+    return [*asked, *(one for one in load(store) if one.study != EXPLAINED)]
+
+
+def render(data: ReportData, packed: Mapping[str, Any], told: Sections) -> str:
     """The page as HTML.
 
     Args:
         data: of a store.
-        packed: from :func:`isoloss.report.pack.pack` of the same data.
+        packed: from :func:`isoloss.report.pack.pack` of the same data, with the findings' figures.
+        told: what studies found.
     """
     best = best_scores(data)
     groups = _grouped(data.abilities.series)
@@ -138,7 +168,8 @@ def render(data: ReportData, packed: Mapping[str, Any]) -> str:
             version=__version__,
             families=sorted({shown(run.family) for run in data.runs}),
             measured=_measured(data),
-            sentences=sentences(data, best),
+            sentences=(*told.sentences, *sentences(data, best)),
+            studies=told.parts,
             axes=data.axes,
             runs=data.runs,
             metrics=_metrics(data),

@@ -83,6 +83,16 @@ def run_styles(checkpoints: pl.DataFrame) -> tuple[RunStyle, ...]:
     return tuple(styles)
 
 
+def distinct_colours(place: int, count: int) -> tuple[str, str]:
+    """Colour on white and on black of one of several names without an order.
+
+    Args:
+        place: of the name, from 0.
+        count: of all names; beyond seven they are spread along a ramp.
+    """
+    return _colours(place, count, is_sized=False)
+
+
 def _colours(place: int, models: int, *, is_sized: bool) -> tuple[str, str]:
     if not is_sized and models <= len(_DISTINCT):
         return _DISTINCT[place], _DISTINCT[place]

@@ -10,8 +10,8 @@ import polars as pl
 
 from isoloss.report.axes import OPTIMUM_PROBE, in_nats
 from isoloss.report.data import ReportData
-from isoloss.report.series import Series
 from isoloss.report.text import counted, estimate, joined, number, shown
+from isoloss.store.series import Series
 
 TIE_NATS = 0.01
 """Losses closer than this are equal."""

@@ -87,7 +87,7 @@ class FigureAxis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A straight line across a figure, at a value of x or y."""
+    """A straight line across a figure: upright at a value of x, or level at a value of y."""
 
     along: Literal["x", "y"]
     value: float
@@ -111,8 +111,11 @@ class Figure:
         high: column of its upper end.
         hollow: column that is true where a point is drawn hollow.
         rules: lines across every panel.
-        rows: tidy: one dictionary a point, in the order of drawing. A row whose column ``layer``
-            is ``"fit"`` belongs to a fitted curve: a line without points.
+        rows: tidy: one dictionary a point, in the order of drawing. The column ``layer`` says
+            what else a row may be: ``"fit"``, part of a fitted curve, a line without points;
+            ``"rule"``, a line of one panel, upright with an x (``x_low`` and ``x_high`` make a
+            band), level with a y alone, ``label`` beside it. Points may have ``x_low`` and
+            ``x_high`` too, their interval along x.
     """
 
     id: str

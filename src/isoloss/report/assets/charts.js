@@ -23,7 +23,10 @@ window.isoloss = (() => {
     return { key, log, metric };
   }
 
-  const hasMetric = (figure, state) => shownBy(figure, state).metric in source(figure).metrics;
+  const isFinding = (figure) => figure.dataset.kind === "finding";
+
+  const hasMetric = (figure, state) =>
+    isFinding(figure) || shownBy(figure, state).metric in source(figure).metrics;
 
   const at = (column, i) => (Array.isArray(column) ? column[i] : column);
 
@@ -103,7 +106,43 @@ window.isoloss = (() => {
     chart.hidden = true;
   }
 
+  async function embed(figure, spec, file) {
+    const points = Object.values(spec.datasets)[0].length;
+    figure.querySelector(".message").hidden = true;
+    const chart = figure.querySelector(".chart");
+    chart.hidden = false;
+    drawn.get(figure)?.finalize();
+    drawn.set(figure, await vegaEmbed(chart, spec, {
+      config: config(), renderer: points > MANY ? "canvas" : "svg", mode: "vega-lite", logLevel: LOG_ERRORS,
+      actions: { export: true, source: false, compiled: false, editor: false },
+      downloadFileName: file,
+      tooltip: { theme: dark.matches ? "dark" : "light" },
+    }));
+    return chart;
+  }
+
+  // a panel of a finding: its rows stand as columns, a column of one value as that value
+  async function drawFinding(figure) {
+    const { figure: nth, rows: columns } = data.panels[Number(figure.dataset.index)];
+    const { spec: template, light, dark: onDark } = data.figures[nth];
+    const spec = structuredClone(template);
+    eachEncoding(spec, (encoding) => {
+      for (const name of ["color", "fill"]) {
+        if (encoding[name]?.scale) encoding[name].scale.range = dark.matches ? onDark : light;
+      }
+    });
+    const names = Object.keys(columns).filter((name) => name !== "n");
+    spec.datasets = {
+      rows: Array.from({ length: columns.n }, (_, i) =>
+        Object.fromEntries([["i", i], ...names.map((name) => [name, at(columns[name], i)])])),
+    };
+    const chart = await embed(figure, spec, figure.id);
+    chart.setAttribute("aria-label", figure.querySelector("h4").textContent);
+    figure.dataset.x = "x";
+  }
+
   async function draw(figure, state) {
+    if (isFinding(figure)) return drawFinding(figure);
     const { key, metric } = shownBy(figure, state);
     const one = source(figure);
     const title = figure.querySelector("h4").textContent;
@@ -116,16 +155,7 @@ window.isoloss = (() => {
       if (spec.datasets.points.length === 0) {
         say(figure, "No checkpoint of the runs shown has a place on this axis.");
       } else {
-        figure.querySelector(".message").hidden = true;
-        const chart = figure.querySelector(".chart");
-        chart.hidden = false;
-        drawn.get(figure)?.finalize();
-        drawn.set(figure, await vegaEmbed(chart, spec, {
-          config: config(), renderer: spec.datasets.points.length > MANY ? "canvas" : "svg", mode: "vega-lite", logLevel: LOG_ERRORS,
-          actions: { export: true, source: false, compiled: false, editor: false },
-          downloadFileName: `${figure.id}-${key}`,
-          tooltip: { theme: dark.matches ? "dark" : "light" },
-        }));
+        const chart = await embed(figure, spec, `${figure.id}-${key}`);
         chart.setAttribute("aria-label", `${title}: ${metric} against ${axes.get(key).title}`);
       }
     }
@@ -133,5 +163,5 @@ window.isoloss = (() => {
     figure.dataset.metric = metric;
   }
 
-  return { data, axes, dark, draw, say, hasMetric };
+  return { data, axes, dark, draw, say, hasMetric, isFinding };
 })();

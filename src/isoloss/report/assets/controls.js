@@ -1,26 +1,30 @@
 // The controls of the whole page, and which figure is drawn when: those in view first.
 "use strict";
 (() => {
-  const { data, axes, dark, draw, say, hasMetric } = window.isoloss;
-  const figures = [...document.querySelectorAll(".panel")];
+  const { data, axes, dark, draw, say, hasMetric, isFinding } = window.isoloss;
+  const isPlaced = data.first !== null;
+  const figures = [...document.querySelectorAll(".panel")].filter((figure) => {
+    if (isPlaced || isFinding(figure)) return true;
+    say(figure, "No checkpoint has a place on any axis.");
+    return false;
+  });
   const control = (id) => document.getElementById(id);
-  if (data.first === null) {
-    figures.forEach((figure) => say(figure, "No checkpoint has a place on any axis."));
-    return;
-  }
   const state = {
-    x: data.first, log: axes.get(data.first).startsLog, metric: "",
+    x: data.first, log: Boolean(axes.get(data.first)?.startsLog), metric: "",
     time: data.time[0] ?? null, hidden: new Set(),
   };
   const inView = new Set();
   const done = new Map(); // figure -> the state it was drawn in
   let working = false;
 
-  const stamp = () =>
-    JSON.stringify([state.x, state.log, state.metric, state.time, [...state.hidden], dark.matches]);
+  // what studies found is drawn as it was found: the controls do not change it
+  const stamp = (figure) =>
+    isFinding(figure)
+      ? String(dark.matches)
+      : JSON.stringify([state.x, state.log, state.metric, state.time, [...state.hidden], dark.matches]);
 
   const isClosed = (figure) => figure.closest("details.group:not([open])") !== null;
-  const isStale = (figure) => !figure.hidden && done.get(figure) !== stamp();
+  const isStale = (figure) => !figure.hidden && done.get(figure) !== stamp(figure);
   const idle = () =>
     new Promise((go) => (window.requestIdleCallback ? requestIdleCallback(go) : setTimeout(go, 30)));
 
@@ -33,7 +37,7 @@
     if (working) return;
     working = true;
     for (let figure = next(); figure; figure = next()) {
-      const now = stamp();
+      const now = stamp(figure);
       try {
         await draw(figure, state);
       } catch (error) {
@@ -47,6 +51,7 @@
   }
 
   function report() {
+    if (!isPlaced) return;
     const parts = [];
     const x = data.checkpoints.x[state.x];
     const absent = x.filter((value) => value === null).length;
@@ -60,18 +65,18 @@
 
   function update() {
     if (data.time.includes(state.x)) state.time = state.x;
-    control("scale").value = state.log ? "log" : "linear";
+    if (isPlaced) control("scale").value = state.log ? "log" : "linear";
     for (const figure of figures) figure.hidden = !hasMetric(figure, state);
     report();
     work();
   }
 
-  control("x").addEventListener("change", (event) => {
+  control("x")?.addEventListener("change", (event) => {
     state.x = event.target.value;
     state.log = axes.get(state.x).startsLog;
     update();
   });
-  control("scale").addEventListener("change", (event) => {
+  control("scale")?.addEventListener("change", (event) => {
     state.log = event.target.value === "log";
     update();
   });

@@ -1,0 +1,1 @@
+"""What any store says about ability and loss, by the laws."""
