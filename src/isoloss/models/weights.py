@@ -17,6 +17,7 @@ from isoloss.models.files import LocalFiles, read_config, weight_names
 from isoloss.models.headers import read_header
 from isoloss.models.load import build_model, check_finite, local_folder
 from isoloss.models.parameters import is_parameter
+from isoloss.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,7 +65,9 @@ def copy_weights(
 
 def _check_config(model: PreTrainedModel, folder: Path) -> None:
     read_config(LocalFiles(folder))
-    given = type(model.config).from_pretrained(str(folder), local_files_only=True).to_dict()
+    # another architecture's config is read as this one's, and told apart by its model_type below
+    with quiet_transformers():
+        given = type(model.config).from_pretrained(str(folder), local_files_only=True).to_dict()
     mine = model.config.to_dict()
     differing = sorted(
         key for key in (given.keys() | mine.keys()) - _IMMATERIAL if given.get(key) != mine.get(key)
