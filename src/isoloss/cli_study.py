@@ -90,7 +90,7 @@ def _texts(given: list[str] | None) -> dict[str, Path]:
                 "an option is not understood.", asked=f"--text {word}",
                 remedy="write --text NAME=FILE, such as --text en=en.txt",
             )  # fmt: skip
-        if not Path(file).is_file():
+        if not Path(file).exists():
             raise BadRequest(
                 "there is no such text.", asked=f"--text {word}",
                 remedy="name a UTF-8 file, documents separated by an empty line",

@@ -64,8 +64,13 @@ def copy_weights(
 
 
 def _check_config(model: PreTrainedModel, folder: Path) -> None:
-    read_config(LocalFiles(folder))
-    # another architecture's config is read as this one's, and told apart by its model_type below
+    kind = read_config(LocalFiles(folder)).get("model_type")
+    if kind != model.config.model_type:
+        raise BadRequest(
+            "the checkpoint is of another architecture than the model.",
+            asked=f"model_type = {kind!r} in {folder}, {model.config.model_type!r} in the model",
+            remedy="load this checkpoint as a model of its own",
+        )
     with quiet_transformers():
         given = type(model.config).from_pretrained(str(folder), local_files_only=True).to_dict()
     mine = model.config.to_dict()

@@ -29,6 +29,7 @@ from isoloss.store.store import Store
 from isoloss.studies.explained.findings import STUDY as EXPLAINED
 from isoloss.studies.explained.findings import explain
 from isoloss.studies.findings import Findings, load
+from isoloss.studies.flatness.equal_loss import flatness_findings
 
 LANGUAGES = ("en",)
 _SCRIPTS = ("charts.js", "controls.js")
@@ -148,6 +149,8 @@ def _findings(store: Store, data: ReportData, *, laws: bool, seed: int) -> list[
     """What the laws say about this axis, and what every study of the store found."""
     axis = data.axes.loss.source if data.axes.loss else None
     asked = [explain(store, loss=axis, seed=seed)] if laws else []
+    flat = flatness_findings(store) if laws else None
+    asked += [flat] if flat is not None else []
     return [*asked, *(one for one in load(store) if one.study != EXPLAINED)]
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCALES = ("tiny", "small", "paper")
 STUDIES = ("implicit-bias", "emergence", "trajectories", "saturation")
 
-_HOME = {"emergence": "emergence.study", "implicit-bias": "implicit_bias"}
+_HOME = {"emergence": "emergence.study", "implicit-bias": "implicit_bias.study"}
 """Module of each study that is built; it holds a ``RECIPE``."""
 
 MAIN = ""

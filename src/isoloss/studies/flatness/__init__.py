@@ -1,0 +1,1 @@
+"""Checkpoints of equal loss in any store, and how flat they are."""

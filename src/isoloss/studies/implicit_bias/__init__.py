@@ -1,0 +1,1 @@
+"""What the loss hides: flatness and transfer among models of equal loss."""
