@@ -1,5 +1,6 @@
 """Loaded models, and every fault that a checkpoint can bring."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -392,6 +393,18 @@ def test_a_checkpoint_of_another_config_is_not_copied(tmp_path):
     with pytest.raises(BadRequest, match="rms_norm_eps"):
         copy_weights(model, Folder(path=tmp_path / "b"))
     assert same_weights(model, loaded(tmp_path / "a").model)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    itertools.permutations(["gpt-neox", "llama-tied", "mamba", "roberta"], 2),
+)
+def test_a_checkpoint_of_another_architecture_is_told_before_it_is_read(tmp_path, first, second):
+    tiny.save(tmp_path / "a", first)
+    tiny.save(tmp_path / "b", second)
+    model = loaded(tmp_path / "a").model
+    with pytest.raises(BadRequest, match="of another architecture"):
+        copy_weights(model, Folder(path=tmp_path / "b"))
 
 
 def test_an_incomplete_checkpoint_is_not_copied(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -131,3 +132,10 @@ def test_a_store_without_anything_has_a_page_that_says_why_no_law_was_asked(tmp_
 
 def test_sections_of_no_findings_are_none():
     assert sections([], ()).parts == ()
+
+
+def test_a_figure_without_points_says_so():
+    empty = replace(STUDY, figures=(replace(figure(rows=()), note="Read it so."),))
+    told = sections([empty], []).parts[0].figures[0]
+    assert told.note == "Read it so. There is nothing to draw: no such value was found."
+    assert told.panels == ()

@@ -20,6 +20,7 @@ _DASH = "\u2013"
 _MOST_ROWS = 400
 _SHORT_TABLE = 24  # rows; a longer table opens when somebody asks for it
 _KEY = 24  # names in the key of a figure
+_EMPTY = "There is nothing to draw: no such value was found."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +161,12 @@ def _figure(anchor: str, figure: Figure, drawing: Drawing, first: int) -> Figure
         Key(name=name, light=light, dark=dark)
         for name, light, dark in zip(drawing.names, drawing.light, drawing.dark, strict=True)
     ]
+    notes = (figure.note, "" if drawing.panels else _EMPTY)
+    note = " ".join(part for part in notes if part)
     return FigurePart(
         id=anchor,
         title=shown(figure.title, longest=200),
-        note=shown(figure.note, longest=_LONG) if figure.note else "",
+        note=shown(note, longest=_LONG) if note else "",
         key=tuple(every[:_KEY]) if is_keyed else (),
         more=max(0, len(every) - _KEY) if is_keyed else 0,
         panels=tuple(
