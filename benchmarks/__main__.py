@@ -71,6 +71,12 @@ def _transfer(options: argparse.Namespace) -> Iterator[Row]:
     return rows(repeats=options.repeats)
 
 
+def _trajectories(options: argparse.Namespace) -> Iterator[Row]:
+    from benchmarks.trajectories import rows
+
+    return rows(repeats=options.repeats)
+
+
 # each imports its peers when it is asked for
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "scoring": _scoring,
@@ -83,6 +89,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "laws": _laws,
     "flatness": _flatness,
     "transfer": _transfer,
+    "trajectories": _trajectories,
 }
 
 
