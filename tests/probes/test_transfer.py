@@ -140,7 +140,7 @@ def test_a_test_file_is_the_test_and_a_limit_keeps_the_labels_shares(tmp_path):
         ([*rows_of(4), {"text": "a"}], "line 5: keys 'text'"),
         ([*rows_of(4), {"sentence": "a", "label": 1}], "another shape"),
         ([*rows_of(4), {"text": "a", "label": 0.5}], "0.5"),
-        ([*rows_of(4), ["a", 1]], "keys none"),
+        ([*rows_of(4), ["a", 1]], "no JSON object"),
     ],
 )
 def test_bad_files_are_refused_with_the_line(tmp_path, rows, told):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from isoloss.errors import BadData
 from isoloss.probes.linear_probe import check_labels, draw_test
 from isoloss.probes.transfer_tasks import Classification, Texts
-from isoloss.tasks.jsonl import decode, read_bytes
+from isoloss.tasks.jsonl import json_lines
 from isoloss.tasks.sample import choose
 
 # pairs before single texts: a question's sentence is not the whole of it
@@ -84,25 +83,12 @@ class _Labelled(NamedTuple):
 
 def _labelled(path: Path) -> Iterator[_Labelled]:
     shape: tuple[str, ...] | None = None
-    for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
-        where = f"{path}, line {number}"
-        line = decode(raw, where).strip()
-        if not line:
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadData(
-                f"a line is not valid JSON: {error.msg}",
-                asked=f"{where}: {line[:60]}",
-                remedy="write one JSON object a line",
-            ) from error
-        keys = record if isinstance(record, dict) else {}
-        shape = shape or next((s for s in SHAPES if all(key in keys for key in s)), None)
-        if shape is None or any(key not in keys for key in (*shape, "label")):
+    for where, record in json_lines(path):
+        shape = shape or next((s for s in SHAPES if all(key in record for key in s)), None)
+        if shape is None or any(key not in record for key in (*shape, "label")):
             raise BadData(
                 "a line is no labelled text, or of another shape than the first one",
-                asked=f"{where}: keys {', '.join(map(repr, keys)) or 'none'}",
+                asked=f"{where}: keys {', '.join(map(repr, record)) or 'none'}",
                 nearest=", ".join(map(repr, (*(shape or ("text",)), "label"))),
                 remedy='write {"text": .., "label": ..}, or two texts such as sentence1, sentence2',
             )

@@ -86,7 +86,7 @@ def read_items(path: Path) -> list[Item]:
     """
     items: list[Item] = []
     shape: tuple[str, ...] | None = None
-    for where, record in _records(path):
+    for where, record in json_lines(path):
         if shape is None:
             shape = _shape_of(record, where)
         missing = [key for key in shape if key not in record]
@@ -139,28 +139,41 @@ def decode(raw: bytes, where: str) -> str:
         ) from error
 
 
-def _records(path: Path) -> Iterator[tuple[str, Record]]:
+def json_lines(path: Path) -> Iterator[tuple[str, Record]]:
+    """Objects of a JSON-lines file, each with its place in words; empty lines are passed over.
+
+    Raises:
+        BadData: the file is no UTF-8, or a line is no JSON object.
+    """
     # split on \n alone: U+2028 and the like may stand inside a JSON string
     for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
         where = f"{path}, line {number}"
         text = decode(raw, where).strip()
-        if not text:
-            continue
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BadData(
-                f"A line is not valid JSON: {error.msg}.",
-                asked=f"{where}, column {error.colno}: {text[max(0, error.pos - 20) :][:60]}",
-                remedy="write one JSON object a line",
-            ) from error
-        if not isinstance(record, dict):
-            raise BadData(
-                "A line is no JSON object.",
-                asked=f"{where}: {text[:60]}",
-                remedy="write one JSON object a line",
-            )
-        yield where, record
+        if text:
+            yield where, json_object(text, where)
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """One line's object.
+
+    Raises:
+        BadData: it is none.
+    """
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadData(
+            f"A line is not valid JSON: {error.msg}.",
+            asked=f"{where}, column {error.colno}: {text[max(0, error.pos - 20) :][:60]}",
+            remedy="write one JSON object a line",
+        ) from error
+    if not isinstance(record, dict):
+        raise BadData(
+            "A line is no JSON object.",
+            asked=f"{where}: {text[:60]}",
+            remedy="write one JSON object a line",
+        )
+    return record
 
 
 def _options(record: Record, where: str) -> Item:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from isoloss.errors import BadData, nearest_name
-from isoloss.tasks.jsonl import decode, read_bytes
+from isoloss.tasks.jsonl import decode, json_object, read_bytes
 
 _TAGGED = re.compile(r"<(question|triple|answer) id=(\d+)>\s*(.*)")
 _SPLIT = re.compile(r"_(test|dev|val)$")
@@ -129,7 +129,7 @@ def _json_rows(file: Path) -> list[Row]:
         data = json.loads(text)
     except json.JSONDecodeError:
         return [
-            Row(_object(line, where), where)
+            Row(json_object(line, where), where)
             # split on \n alone: U+2028 and the like may stand inside a JSON string
             for where, line in _numbered(text.split("\n"), file)
         ]
@@ -147,22 +147,6 @@ def _numbered(lines: Iterable[str], file: Path) -> list[tuple[str, str]]:
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadData(
-            f"A line is not valid JSON: {error.msg}.",
-            asked=f"{where}, column {error.colno}: {line[:60]}",
-            remedy="fetch the file again, or correct the line",
-        ) from error
-    if not isinstance(value, dict):
-        raise BadData(
-            "A line is no JSON object.", asked=f"{where}: {line[:60]}", remedy="fetch it again"
-        )
-    return value
 
 
 def _unfolded(value: Any, file: Path, where: str) -> list[Row]:
