@@ -77,6 +77,12 @@ def _trajectories(options: argparse.Namespace) -> Iterator[Row]:
     return rows(repeats=options.repeats)
 
 
+def _saturation(options: argparse.Namespace) -> Iterator[Row]:
+    from benchmarks.saturation import rows
+
+    return rows(repeats=options.repeats)
+
+
 # each imports its peers when it is asked for
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "scoring": _scoring,
@@ -90,6 +96,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "flatness": _flatness,
     "transfer": _transfer,
     "trajectories": _trajectories,
+    "saturation": _saturation,
 }
 
 

@@ -192,6 +192,20 @@ class TraceSpec(ProbeSpec):
     population: bool = False
 
 
+class AnisotropySpec(ProbeSpec):
+    """Mean cosine of hidden states: on the family's own language, or on corpora."""
+
+    corpus: str | list[str] | None = None
+    tokens: int = Field(default=10_000, ge=2)
+    layers: Literal["all", "last"] = "all"
+
+
+class HeadSpectrumSpec(ProbeSpec):
+    """Singular values of the head; with a corpus, against the counts of its tokens."""
+
+    corpus: str | None = None
+
+
 class TransferSpec(ProbeSpec):
     """Probes or fine-tuning on labelled sets and on tasks of the family's own language."""
 
@@ -236,6 +250,8 @@ class ProbesSpec(Part):
     hidden_state: HiddenStateSpec | None = None
     fisher_trace: TraceSpec | None = None
     hessian_trace: TraceSpec | None = None
+    anisotropy: AnisotropySpec | None = None
+    head_spectrum: HeadSpectrumSpec | None = None
     transfer: TransferSpec | None = None
 
 
@@ -340,15 +356,12 @@ class Study(Part):
                     remedy="name a corpus, SUBJECT:METRIC, train_log, or { task = NAME }",
                 )
         wanted: list[tuple[str, str | list[str] | None, Mapping[str, object], str]] = []
-        if spec := self.probe.token_loss:
-            wanted.append(("token_loss", spec.corpus, self.corpus, "corpus"))
+        for name in ("token_loss", "fisher_trace", "hessian_trace", "anisotropy", "head_spectrum"):
+            if spec := getattr(self.probe, name):
+                wanted.append((name, spec.corpus, self.corpus, "corpus"))
         if task_spec := self.probe.task_score:
             wanted.append(("task_score", task_spec.task, self.task, "task"))
-        for trace in ("fisher_trace", "hessian_trace"):
-            if trace_spec := getattr(self.probe, trace):
-                wanted.append((trace, trace_spec.corpus, self.corpus, "corpus"))
-        if transfer := self.probe.transfer:
-            # the others are tasks of a language
+        if transfer := self.probe.transfer:  # its other names are tasks of a language
             labelled = [name for name in transfer.names if not _OF_LANGUAGE.fullmatch(name)]
             wanted.append(("transfer", labelled, self.labelled, "labelled"))
         for probe, names, known, kind in wanted:

@@ -12,6 +12,7 @@ from isoloss.corpora.language import Language
 from isoloss.corpora.windows import Layout
 from isoloss.engine.readings import laid_out, tokens_of, tokens_read
 from isoloss.engine.resolve import Resolved
+from isoloss.engine.spectra import spectrum_jobs
 from isoloss.engine.subjects import Subjects, named
 from isoloss.engine.traces import trace_jobs
 from isoloss.engine.transfers import transfer_jobs
@@ -37,6 +38,8 @@ NUMERICS = {
     "fingerprint": 2,
     "fisher_trace": 1,
     "hessian_trace": 1,
+    "anisotropy": 1,
+    "head_spectrum": 1,
     "transfer": 1,
 }
 """Version of each probe's arithmetic: raised when its numbers change."""
@@ -185,7 +188,7 @@ def jobs_of(context: Context) -> list[Job]:
             jobs.append(_optimum(context))
         if context.chosen(probe.hidden_state):
             jobs.append(_hidden_state(context))
-    return jobs + trace_jobs(context) + transfer_jobs(context)
+    return jobs + trace_jobs(context) + spectrum_jobs(context) + transfer_jobs(context)
 
 
 def memory_budget(study: Study) -> int:

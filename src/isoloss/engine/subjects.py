@@ -44,11 +44,13 @@ class Subjects:
         self._study = study
         self.sources: dict[str, str] = {}
         probe, score = study.probe, study.probe.task_score
-        readers = (probe.token_loss, probe.fisher_trace, probe.hessian_trace)
+        readers = (probe.token_loss, probe.fisher_trace, probe.hessian_trace, probe.anisotropy)
         # a trace without a corpus may be one on every corpus: its family decides
         asked = {
             n: study.corpus[n] for spec in readers if spec for n in named(spec.corpus, study.corpus)
         }
+        if probe.head_spectrum and probe.head_spectrum.corpus:
+            asked[probe.head_spectrum.corpus] = study.corpus[probe.head_spectrum.corpus]
         self.corpora = {name: self._read_corpus(spec) for name, spec in asked.items()}
         self.tasks = {
             name: self._read_task(name, study.task[name])
