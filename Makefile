@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/isoloss demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak and not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not soak and not gpu and not network"
 
 check: $(READY)
 	$(BIN)/ruff check .
