@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 SCALES = ("tiny", "small", "paper")
 STUDIES = ("implicit-bias", "emergence", "trajectories", "saturation")
 
-_HOME = {"emergence": "emergence.study", "implicit-bias": "implicit_bias.study"}
+_HOME = {
+    "emergence": "emergence.study",
+    "implicit-bias": "implicit_bias.study",
+    "trajectories": "trajectories.study",
+}
 """Module of each study that is built; it holds a ``RECIPE``."""
 
 MAIN = ""
