@@ -41,7 +41,7 @@ def rows(*, repeats: int) -> Iterator[Row]:
     def theirs() -> None:
         found["theirs"] = [one_by_one(x, task, parts) for x in features]
 
-    # small products: with several BLAS threads a side waits for them longer than it computes
+    # with two BLAS threads the peer does not end in minutes
     with threadpool_limits(1):
         pair = in_turn(ours, theirs, repeats=repeats)
     gaps = [
