@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from isoloss.config import parse_bytes
 from isoloss.errors import BadStudy
-from isoloss.study import Study, parse_bytes
+from isoloss.study import Study
 
 STUDY = """\
 name = "stories"

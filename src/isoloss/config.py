@@ -14,6 +14,9 @@ from isoloss.errors import BadStudy, nearest_name
 T = TypeVar("T", bound="Part")
 Location = tuple[str | int, ...]
 
+_BYTES = re.compile(r"([\d_.]+) ?(?:([KMGT])i?)?B?", re.IGNORECASE)
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
 
 class Part(BaseModel):
     """A table of a study or family file; a key it does not know is an error."""
@@ -184,3 +187,15 @@ def _table(header: str, is_list: bool, counts: dict[Location, int]) -> Location:
         if here in counts:
             here = (*here, counts[here])
     return here
+
+
+def parse_bytes(text: str) -> int:
+    """A size in bytes; units are powers of 1024.
+
+    >>> parse_bytes("1GiB")
+    1073741824
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write it like '512MiB' or '1GiB'")
+    return int(float(match[1]) * 1024 ** _POWERS.get((match[2] or "").upper(), 0))

@@ -10,26 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from isoloss.config import Part, check, read
+from isoloss.config import Part, check, parse_bytes, read
 from isoloss.errors import BadStudy
 
 Steps = str | list[int]
 _SELECTION = re.compile(r"all|(last|log):[1-9]\d*|\d+\.\.\d+(:[1-9]\d*)?")
 _OF_LANGUAGE = re.compile(r"[ABC]|task-[1-9]\d*")
-_BYTES = re.compile(r"([\d_.]+) ?(?:([KMGT])i?)?B?", re.IGNORECASE)
-_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def parse_bytes(text: str) -> int:
-    """A size in bytes; units are powers of 1024.
-
-    >>> parse_bytes("1GiB")
-    1073741824
-    """
-    match = _BYTES.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no size; write it like '512MiB' or '1GiB'")
-    return int(float(match[1]) * 1024 ** _POWERS.get((match[2] or "").upper(), 0))
 
 
 def _selection(value: Steps) -> Steps:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from isoloss.config import parse_bytes
 from isoloss.corpora.hmm import Hmm
 from isoloss.corpora.language import Language
 from isoloss.corpora.windows import Layout
@@ -27,7 +28,7 @@ from isoloss.probes.measured import Measured
 from isoloss.scoring import Scorer
 from isoloss.store import Cell
 from isoloss.store.cell import Setting
-from isoloss.study import ProbeSpec, Study, parse_bytes
+from isoloss.study import ProbeSpec, Study
 from isoloss.tasks.prepared import Prepared
 
 NUMERICS = {
