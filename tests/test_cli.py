@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from isoloss import cli
+from isoloss.console import plain, print_object
 
 SURFACE = {
     "demo": {"--out", "--quiet"},
@@ -184,3 +185,12 @@ def test_pretrain_tells_speed_distance_and_waiting_beside_its_json(tmp_path):
     longer = isoloss("pretrain", "family.toml", "--out", "family", "--quiet", cwd=tmp_path)
     assert (longer.returncode, longer.stderr) == (0, "")
     assert (tmp_path / "family/gpt-neox-w8-d1-seed0/step-00000006").is_dir()
+
+
+def test_lists_are_printed_one_item_a_line(capsys):
+    record = {"answers": ["One thing.", "Another\x1b[31m thing."], "refused": (), "cells": 3}
+    print_object(record, False, "next")
+    assert capsys.readouterr().out.splitlines() == [
+        "answers:", "  One thing.", f"  {plain('Another' + chr(27) + '[31m thing.')}",
+        "refused: none", "cells: 3", "next",
+    ]  # fmt: skip

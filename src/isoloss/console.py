@@ -155,7 +155,13 @@ def print_object(record: Mapping[str, Any], as_json: bool, then: str | None) -> 
         print(json.dumps(record, default=str))
         return
     for key, value in record.items():
-        print(f"{key.replace('_', ' ')}: {value}")
+        name = key.replace("_", " ")
+        if isinstance(value, list | tuple):  # sentences and names: one a line, not a Python list
+            print(f"{name}:" if value else f"{name}: none")
+            for one in value:
+                print(f"  {plain(str(one))}")
+        else:
+            print(f"{name}: {value}")
     if then:
         print(then)
 
