@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -108,6 +109,48 @@ def _log(file: Path) -> None:
 
     log = read_training_log(file)
     put_training_log(_new_store(file), log.frame, family="f", model="m")
+
+
+def _findings(file: Path) -> None:
+    """What a study found, and the section of the page that is made from it."""
+    from isoloss.report.section import sections
+    from isoloss.studies.findings import load
+
+    store = _new_store(file)
+    folder = store.path / "findings"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(file, folder / "toys.json")
+    sections(load(store), ())
+
+
+def _toys() -> bytes:
+    from report import found
+
+    return _json(found.STUDY.record())
+
+
+def _event_file() -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    plugin = SummaryMetadata.PluginData(plugin_name="scalars")
+    said = [
+        Summary.Value(
+            tag=tag, metadata=SummaryMetadata(plugin_data=plugin),
+            tensor=TensorProto(dtype=1, float_val=[value]),
+        )
+        for tag, value in (("train/loss", 2.5), ("lr", 1e-3))
+    ]  # fmt: skip
+    data = b""
+    for step in (1, 2):
+        event = Event(step=step, wall_time=step, summary=Summary(value=said)).SerializeToString()
+        size = struct.pack("<Q", len(event))
+        checks = [struct.pack("<I", masked_crc32c(part)) for part in (size, event)]
+        data += size + checks[0] + event + checks[1]
+    return data
 
 
 def _store_file(file: Path) -> None:
@@ -350,6 +393,8 @@ READERS = {
         f"store-{kind}": Reader(f"{kind}.file", _seed_of(kind), _store_file)
         for kind in ("checkpoints", "cells", "flags", "measurement", "items", "failure")
     },
+    "tensorboard-log": Reader("events.out.tfevents.1.host", lambda: [_event_file()], _log),
+    "findings": Reader("toys.json", lambda: [_toys()], _findings),
     "safetensors": Reader("model.safetensors", lambda: [_checkpoint_header()], _header),
     "distributed-metadata": Reader(".metadata", lambda: [_distributed()], _metadata),
 }  # fmt: skip

@@ -6,14 +6,20 @@ command that made it. Figures are tidy rows and a description of their axes, nev
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from isoloss.errors import BadStore
 from isoloss.store.files import write_text
 from isoloss.store.store import Store
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Verdict = Literal["confirmed", "contradicted", "no effect of this size", "undetermined", "not run"]
 Value = str | float | int | bool | None
@@ -260,58 +266,35 @@ def save(findings: Findings, store: Store) -> None:
 
 
 def load(store: Store) -> tuple[Findings, ...]:
-    """All findings that a store keeps, by name of the study."""
-    files = sorted((store.path / "findings").glob("*.json"))
-    return tuple(_read(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+    """All findings that a store keeps, by name of the study.
+
+    Raises:
+        BadStore: a file is truncated, or is none of ours.
+    """
+    return tuple(_read(file) for file in sorted((store.path / "findings").glob("*.json")))
 
 
-def _read(record: dict[str, Any]) -> Findings:
-    def rows(found: list[list[Value]]) -> tuple[tuple[Value, ...], ...]:
-        return tuple(tuple(row) for row in found)
+@functools.cache
+def _reader() -> TypeAdapter[Findings]:
+    from pydantic import TypeAdapter
 
-    def table(one: dict[str, Any]) -> FindingsTable:
-        return FindingsTable(**one | {"columns": tuple(one["columns"]), "rows": rows(one["rows"])})
-
-    def figure(one: dict[str, Any]) -> Figure:
-        return Figure(
-            **one
-            | {
-                "x": FigureAxis(**one["x"]),
-                "y": FigureAxis(**one["y"]),
-                "rules": tuple(Rule(**rule) for rule in one["rules"]),
-                "rows": tuple(one["rows"]),
-            }
-        )
-
-    return Findings(
-        **record
-        | {
-            "answers": tuple(record["answers"]),
-            "not_run": tuple(record["not_run"]),
-            "claims": tuple(Finding(**one) for one in record["claims"]),
-            "reproduced": tuple(Reproduced(**one) for one in record["reproduced"]),
-            "tables": tuple(table(one) for one in record["tables"]),
-            "figures": tuple(figure(one) for one in record["figures"]),
-            "coloured": tuple(_coloured(one) for one in record.get("coloured", ())),
-        }
-    )
+    return TypeAdapter(Findings)
 
 
-def _coloured(one: dict[str, Any]) -> ColouredText:
-    def run(record: dict[str, Any]) -> TextRun:
-        places = {column: tuple(values) for column, values in record["x"].items()}
-        return TextRun(name=record["name"], x=places)
+def _read(file: Path) -> Findings:
+    from pydantic import ValidationError
 
-    documents = (ColouredDocument(**d | {"spans": tuple(d["spans"])}) for d in one["documents"])
-    return ColouredText(
-        **one
-        | {
-            "kinds": tuple(one["kinds"]),
-            "x": tuple(FigureAxis(**axis) for axis in one["x"]),
-            "runs": tuple(run(record) for record in one["runs"]),
-            "documents": tuple(documents),
-        }
-    )
+    try:
+        return _reader().validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadStore(
+            f"cannot read {file.name}: {first['msg']}{f' at {place}' if place else ''}.",
+            asked=str(file),
+            remedy=f"delete this file; `isoloss study {file.stem}` writes it anew from what is"
+            " measured",
+        ) from error
 
 
 def _finite(value: Any) -> Any:
