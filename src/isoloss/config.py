@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -223,7 +224,10 @@ def parse_bytes(text: str) -> int:
     match = _BYTES.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no size; write it like '512MiB' or '1GiB'")
-    return int(float(match[1]) * 1024 ** _POWERS.get((match[2] or "").upper(), 0))
+    size = float(match[1]) * 1024 ** _POWERS.get((match[2] or "").upper(), 0)
+    if size >= 2**63:
+        raise ValueError(f"{text[:40]!r} is more than any machine has")
+    return int(size)
 
 
 def parse_seconds(text: str) -> float:
@@ -233,6 +237,6 @@ def parse_seconds(text: str) -> float:
     (90.0, 7200.0)
     """
     match = _SECONDS.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < math.inf:
         raise ValueError(f"{text!r} is no time; write it like '30s', '5m' or '2h'")
     return float(match[1]) * _UNITS[match[2]]

@@ -23,7 +23,7 @@ from isoloss.models.load import load
 from isoloss.study import Study
 from isoloss.tasks.published_hub import fetch
 
-LARGE = Shape(layers=36, width=5120, body=11_300_000_000, vocabulary=50_304, window=2048,
+LARGE = Shape(layers=36, width=5120, heads=40, body=11_300_000_000, vocabulary=50_304, window=2048,
               masked=False)  # fmt: skip
 
 
@@ -136,10 +136,11 @@ def test_an_unknown_corpus_is_left_out_of_every_probe_that_reads_it(studio, tmp_
 
 
 def test_the_time_is_the_sum_of_its_terms(figures):
-    load = Load(passes=10, tokens=20_000, pairs=0, scored=0, requests=100)
+    load = Load(passes=10, tokens=20_000, pairs=4_000_000, scored=0, requests=100)
     alone = figures.cell_seconds + 100 * figures.request_seconds
     alone += 10 * LARGE.layers * figures.layer_seconds
-    alone += 2 * LARGE.body * 20_000 / figures.flops_per_second
+    alone += 4_000_000 * LARGE.heads * LARGE.layers * figures.attention_seconds
+    alone += flops(load, LARGE) / figures.flops_per_second
     alone += traffic(load, LARGE, "float32") / figures.bytes_per_second
     assert figures.seconds(load, LARGE, "float32", "token_loss") == pytest.approx(alone, rel=1e-12)
     # a backward pass is two forward ones

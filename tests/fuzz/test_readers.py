@@ -39,6 +39,20 @@ def test_only_errors_of_ours_leave_a_reader(name, tmp_path, rng, which):
     attempt(READERS[name], mutated(seeds[which % len(seeds)], rng), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("study", b"[run]", b'[run]\nmemory_budget = "%sGiB"' % (b"9" * 400)),
+        ("study", b"[run]", b'[run]\ncell_timeout = "%sh"' % (b"9" * 400)),
+        ("bigbench-task", b'"target_scores": {', b'"target_scores": {"z": %s, ' % (b"9" * 400)),
+    ],
+)
+def test_numbers_too_large_for_a_float_are_refused(name, old, new, tmp_path):
+    (data, *_) = READERS[name].seeds()
+    assert old in data
+    assert attempt(READERS[name], data.replace(old, new, 1), tmp_path) in ("BadStudy", "BadData")
+
+
 @pytest.mark.soak
 def test_an_hour_of_guided_fuzzing_finds_nothing(tmp_path):
     seconds = os.environ.get("ISOLOSS_FUZZ_SECONDS", "3600")

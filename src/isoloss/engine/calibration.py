@@ -27,8 +27,9 @@ from isoloss.engine.resolve import resolve
 from isoloss.engine.subjects import Subjects
 from isoloss.engine.throughput import Throughput
 from isoloss.engine.worklist import worklist
-from isoloss.engine.workload import Load, Shape, flops, load_of, shape_of, traffic
+from isoloss.engine.workload import Load, Shape, attended, flops, load_of, shape_of, traffic
 from isoloss.models.digests import cache_folder
+from isoloss.steps import steps
 from isoloss.store import Store
 from isoloss.store.files import write_text
 from isoloss.study import Settings, Study
@@ -40,7 +41,7 @@ seed = 0
 kind = "hmm"
 vocab = 500
 states = 8
-length = 63
+length = 255
 [train]
 objective = "causal"
 optimizer = "adamw"
@@ -80,8 +81,8 @@ sentences = 32
 sentences = 64
 """
 
-_SENTENCES, _SHORT, _ITEMS = 32, 200, 50
-_SHORT_WORDS, _PREFIX = 12, 24
+_SENTENCES, _SHORT, _ITEMS = 24, 200, 50
+_SHORT_WORDS, _PREFIX = 12, 96
 _SCORED = ("token_loss", "task_score")
 _LEAST = 1e-3  # of the longest cell: the least that any term takes there
 
@@ -130,7 +131,11 @@ def _file(spec: Settings) -> Path:
 
 def _import_seconds() -> float:
     """What a process spends on the libraries before anything else."""
-    code = "import isoloss.engine.local, isoloss.models.load, isoloss.scoring, transformers"
+    # a model's class brings along what all of them share
+    code = (
+        "import isoloss.cli, isoloss.engine.local, isoloss.models.load, isoloss.scoring\n"
+        "from transformers import AutoTokenizer, LlamaForCausalLM"
+    )
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - began
@@ -197,7 +202,7 @@ def _taken(study: Study, out: Path, clock: _Clock) -> list[_Taken]:
     known = dict(zip(cells["cell"], cells["seconds"], strict=True))
     subjects = Subjects(study)
     found = []
-    for work in worklist(study, subjects, resolve(study)):
+    for work in steps("timing models", worklist(study, subjects, resolve(study))):
         description, name = work.resolved.description, work.resolved.checkpoint.name
         assert description is not None
         shape, times = shape_of(description), clock.written[name]
@@ -222,13 +227,16 @@ def _fit(study: Study, taken: Sequence[_Taken], start: float) -> Throughput:
     later = [one for one in taken if one not in first]
     cells = [cell for one in later for cell in one.cells]
     dtype = study.run.dtype
-    fixed, request, layer, flop, byte = _scores([c for c in cells if c.probe in _SCORED], dtype)
+    fixed, request, layer, score, flop, byte = _scores(
+        [c for c in cells if c.probe in _SCORED], dtype
+    )
     checkpoint, weight_byte = _line([one.bytes for one in later], [one.seconds for one in later])
     found = Throughput(
         name=f"this machine, {study.run.threads} threads, {dtype}, calibrated",
         flops_per_second=1 / flop,
         bytes_per_second=1 / byte,
         layer_seconds=layer,
+        attention_seconds=score,
         request_seconds=request,
         cell_seconds=fixed + float(np.median([cell.writing for cell in cells])),
         checkpoint_seconds=checkpoint,
@@ -241,11 +249,11 @@ def _fit(study: Study, taken: Sequence[_Taken], start: float) -> Throughput:
 
 
 def _scores(cells: Sequence[_Timed], dtype: str) -> list[float]:
-    """Seconds of a cell, a request, a layer's pass, an operation and a byte."""
+    """Seconds of a cell, a request, a layer's pass, an attention score, an operation, a byte."""
     work = np.array(
         [
-            (1, c.load.requests, c.load.passes * c.shape.layers, flops(c.load, c.shape),
-             traffic(c.load, c.shape, dtype))
+            (1, c.load.requests, c.load.passes * c.shape.layers, attended(c.load, c.shape),
+             flops(c.load, c.shape), traffic(c.load, c.shape, dtype))
             for c in cells
         ],
         dtype=np.float64,

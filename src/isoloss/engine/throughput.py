@@ -1,8 +1,9 @@
 """How long work takes: one formula, with figures measured on this machine or published for a GPU.
 
-A cell takes a fixed time, a time a request, a time a layer of each pass, the time of its matrix
-products at a rate, and the time of its bytes at a bandwidth. The terms are added: what would run
-side by side is counted twice, what the formula leaves out makes up for it.
+A cell takes a fixed time, a time a request, a time a layer of each pass, a time a score of
+attention, the time of its matrix products at a rate, and the time of its bytes at a bandwidth.
+The terms are added: what would run side by side is counted twice, what the formula leaves out
+makes up for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from isoloss.engine.workload import Load, Shape, flops, traffic
+from isoloss.engine.workload import Load, Shape, attended, flops, traffic
 from isoloss.errors import BadRequest, nearest_name
 
 
@@ -24,6 +25,7 @@ class Throughput:
         flops_per_second: of matrix products.
         bytes_per_second: through memory.
         layer_seconds: of a layer, once a pass.
+        attention_seconds: of one score, before its softmax and after.
         request_seconds: of a question, its answer and its row.
         cell_seconds: to write a cell.
         checkpoint_seconds: to put a checkpoint into a model, beside its bytes.
@@ -38,6 +40,7 @@ class Throughput:
     flops_per_second: float
     bytes_per_second: float
     layer_seconds: float
+    attention_seconds: float
     request_seconds: float
     cell_seconds: float
     checkpoint_seconds: float
@@ -59,6 +62,7 @@ class Throughput:
         work = (
             load.requests * self.request_seconds
             + load.passes * shape.layers * self.layer_seconds
+            + attended(load, shape) * self.attention_seconds
             + flops(load, shape) / self.flops_per_second
             + traffic(load, shape, dtype) / self.bytes_per_second
         )
@@ -77,6 +81,7 @@ ONE_CORE = Throughput(
     flops_per_second=1.29e11,
     bytes_per_second=2.4e9,
     layer_seconds=6.1e-4,
+    attention_seconds=3e-9,
     request_seconds=2.2e-5,
     cell_seconds=0.006,
     checkpoint_seconds=0.017,
@@ -159,6 +164,7 @@ def named_gpu(name: str, dtype: str) -> Throughput:
         flops_per_second=FLOPS_SHARE * peak * 1e12,
         bytes_per_second=BANDWIDTH_SHARE * known.terabytes * 1e12,
         layer_seconds=_LAYER_SECONDS,
+        attention_seconds=0.0,  # kernels there keep the scores in registers
         disk_bytes_per_second=_DISK,
         start_seconds=_START,
         memory_bytes=known.gigabytes * 10**9,
@@ -180,6 +186,7 @@ def rough(threads: int) -> Throughput:
         flops_per_second=ONE_CORE.flops_per_second * scale,
         bytes_per_second=ONE_CORE.bytes_per_second * scale,
         layer_seconds=ONE_CORE.layer_seconds / paced,
+        attention_seconds=ONE_CORE.attention_seconds / scale,
         request_seconds=ONE_CORE.request_seconds / paced,
     )
 

@@ -41,6 +41,7 @@ class Shape(NamedTuple):
     Attributes:
         layers: blocks.
         width: of the states.
+        heads: of attention; 0 where there is none.
         body: parameters that every token goes through, all but embeddings and head.
         vocabulary: columns of the head.
         window: longest input in tokens.
@@ -49,6 +50,7 @@ class Shape(NamedTuple):
 
     layers: int
     width: int
+    heads: int
     body: int
     vocabulary: int
     window: int
@@ -88,9 +90,13 @@ def shape_of(known: Description) -> Shape:
     # a block of width d has about 12 d^2 parameters
     guess = round(math.sqrt(max(known.params_non_embedding, 1) / (12 * layers)))
     kinds = known.config.get("architectures") or [""]
+    width = first(("hidden_size", "n_embd", "d_model", "dim"), max(guess, 1))
+    has_attention = not any(name in kinds[0] for name in ("Mamba", "Lstm"))
     return Shape(
         layers=layers,
-        width=first(("hidden_size", "n_embd", "d_model", "dim"), max(guess, 1)),
+        width=width,
+        heads=has_attention
+        * first(("num_attention_heads", "n_head", "n_heads"), max(width // 64, 1)),
         body=known.params_non_embedding,
         vocabulary=first(("vocab_size", "n_vocab"), 50_000),
         window=window_of(known.config),
@@ -127,7 +133,12 @@ def load_of(job: Job, work: Work, shape: Shape, subjects: Subjects) -> Load:
 def flops(load: Load, shape: Shape) -> float:
     """Floating-point operations of the matrix products."""
     products = 2.0 * shape.body * load.tokens + 2.0 * shape.vocabulary * shape.width * load.scored
-    return products + 4.0 * load.pairs * shape.width * shape.layers
+    return products + 4.0 * load.pairs * shape.width * shape.layers * (shape.heads > 0)
+
+
+def attended(load: Load, shape: Shape) -> float:
+    """Scores that attention takes a softmax of: one a pair of tokens, a head and a layer."""
+    return float(load.pairs) * shape.heads * shape.layers
 
 
 def traffic(load: Load, shape: Shape, dtype: str) -> float:

@@ -22,8 +22,8 @@ Reference:
 from __future__ import annotations
 
 import json
-import math
 import random
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,8 @@ def _item(example: Any, task: Mapping[str, Any], rng: random.Random, where: str)
             remedy="only multiple-choice tasks can be read: give every example its target_scores",
         )
     for choice, score in scores.items():
-        if not choice or not isinstance(score, int | float) or not math.isfinite(score):
+        is_number = isinstance(score, int | float) and abs(score) <= sys.float_info.max
+        if not choice or not is_number:
             raise BadData(
                 "target_scores holds an empty choice or a score that is no number.",
                 asked=f"{where}: {choice!r}: {score!r}",
