@@ -35,6 +35,15 @@ class Head:
     multiplier: float = 1.0
     softcap: float | None = None
 
+    def place(self, like: Tensor) -> torch.device:
+        """Where the projection is; that of ``like`` where there is none.
+
+        A model spread over several devices may have its last layer on another one than the
+        embedding that it is tied to.
+        """
+        weight = getattr(self.project, "weight", None)
+        return weight.device if isinstance(weight, Tensor) else like.device
+
     def logits(self, states: Tensor) -> Tensor:
         """Logits (n, vocab) of states (n, width), in the model's own type."""
         if self.project is None:
@@ -119,8 +128,8 @@ def find_head(model: Any, ids: Tensor) -> Head:
     close = 1e-5 if wanted.dtype == model.dtype else 1e-2
     scale = float(wanted.nan_to_num().abs().max())
     for head in _candidates(model, embedding):
-        states_of_probe = states[0].to(embedding.weight.dtype)
-        found = torch.cat(list(head.blocks(states_of_probe)), dim=-1).float()
+        states_of_probe = states[0].to(head.place(states), embedding.weight.dtype)
+        found = torch.cat(list(head.blocks(states_of_probe)), dim=-1).float().to(wanted.device)
         if found.shape == wanted.shape and torch.allclose(
             found, wanted, rtol=close, atol=close * scale, equal_nan=True
         ):
@@ -184,6 +193,8 @@ def score_targets(
         targets: (m,) token ids.
         rows_per_chunk: states whose logits are alive at once.
     """
+    device = head.place(states)
+    states, rows, targets = states.to(device), rows.to(device), targets.to(device)
     logprobs = torch.empty(len(targets), dtype=torch.float32, device=states.device)
     greedy = torch.zeros(len(targets), dtype=torch.bool, device=states.device)
     room = head.room(min(rows_per_chunk, len(states)), states)
