@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import signal
 import sys
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -69,6 +71,7 @@ def fuzz(name: str, *, seconds: float, seed: int, out: Path) -> Tally:
         base, end = _peak(), time.monotonic() + seconds
         while time.monotonic() < end:
             data = mutated(rng.choice(kept), rng)
+            _saved(out, name, 0, data)  # what ends the process leaves it behind
             ways: set[Any] = set()
             fault, said = _tried(reader, data, Path(folder), ways)
             tally.inputs += 1
@@ -86,8 +89,38 @@ def fuzz(name: str, *, seconds: float, seed: int, out: Path) -> Tally:
             if not ways <= known:
                 known |= ways
                 kept.append(data)
+    _file(out, name, 0).unlink(missing_ok=True)
     tally.ways, tally.kept = len(known), len(kept)
     return tally
+
+
+def _apart(sink: Connection, name: str, *, seconds: float, seed: int, out: Path) -> None:
+    sink.send(fuzz(name, seconds=seconds, seed=seed, out=out))
+
+
+def fuzz_apart(name: str, *, seconds: float, seed: int, out: Path) -> Tally:
+    """The same in a process of its own, which an input may end; another seed goes on from there."""
+    context, end = multiprocessing.get_context("spawn"), time.monotonic() + seconds
+    ended: list[str] = []
+    while True:
+        source, sink = context.Pipe(duplex=False)
+        left = max(end - time.monotonic(), 1.0)
+        child = context.Process(
+            target=_apart, args=(sink, name),
+            kwargs={"seconds": left, "seed": seed + len(ended), "out": out},
+        )  # fmt: skip
+        child.start()
+        sink.close()
+        try:
+            tally: Tally = source.recv()
+        except EOFError:
+            child.join()
+            last = _file(out, name, 0).rename(_file(out, name, 900 + len(ended)))
+            ended.append(f"the process ended with {child.exitcode} ({last})")
+            continue
+        child.join()
+        tally.faults += ended
+        return tally
 
 
 def _tried(
@@ -154,9 +187,13 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _file(out: Path, name: str, number: int) -> Path:
+    return out / f"{name}-{number}"
+
+
 def _saved(out: Path, name: str, number: int, data: bytes) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name}-{number}"
+    file = _file(out, name, number)
     file.write_bytes(data)
     return file
 
@@ -171,7 +208,7 @@ def main() -> int:
     given = parser.parse_args()
     names, faults = given.reader or list(READERS), 0
     for name in names:
-        tally = fuzz(name, seconds=given.seconds / len(names), seed=given.seed, out=given.out)
+        tally = fuzz_apart(name, seconds=given.seconds / len(names), seed=given.seed, out=given.out)
         print(json.dumps(asdict(tally)), flush=True)
         faults += len(tally.faults)
     return 1 if faults else 0

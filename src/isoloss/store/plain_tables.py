@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from isoloss.errors import BadData, BadRequest, nearest_name
+from isoloss.store.broken_parquet import read_any_parquet
 from isoloss.store.expressions import Expression, Floats, evaluate, parse
 
 Bools = NDArray[np.bool_]
@@ -333,7 +334,7 @@ def _read(path: Path) -> pl.DataFrame:
         )
     try:
         if kind == ".parquet":
-            frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+            frame = read_any_parquet(path)
         elif kind in {".csv", ".tsv"}:
             # as text: what is no number must be named, not guessed around
             separator = "\t" if kind == ".tsv" else ","

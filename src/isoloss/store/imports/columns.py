@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from isoloss.errors import BadData, BadRequest, nearest_name
+from isoloss.store.broken_parquet import read_any_parquet
 
 _TEXT = {"model", "run", "variant", "stage", "schedule", "task", "metric"}
 _COUNTS = {"seed", "step", "tokens", "params", "params_non_embedding", "n", "num_fewshot"}
@@ -133,7 +134,7 @@ def _read(path: Path) -> pl.DataFrame:
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
-            frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+            frame = read_any_parquet(path)
         elif kind in {".csv", ".tsv"}:
             # as text: what is no number must be named, not guessed around
             separator = "\t" if kind == ".tsv" else ","
