@@ -21,7 +21,7 @@ _INSTALLERS = {"pip", "setuptools", "wheel"}
 # permissive ones, and the weak copyleft of libraries that are used as they are
 _KNOWN = re.compile(
     r"0?BSD|MIT|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla Public|LGPL|Lesser General"
-    r"|Zlib|CC0|BSL-1\.0|LLVM-exception|CNRI-Python|HPND|Unlicense|Public Domain",
+    r"|EPL|Zlib|CC0|BSL-1\.0|LLVM-exception|CNRI-Python|HPND|Unlicense|Public Domain",
     re.IGNORECASE,
 )
 
@@ -73,11 +73,18 @@ def installed() -> dict[str, metadata.Distribution]:
 
 
 def licences(about: metadata.PackageMetadata) -> list[str]:
-    """The licences a package names, one by one."""
-    classified = [c for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
-    text = about.get("License-Expression") or "; ".join(c.rpartition("::")[2] for c in classified)
+    """The licences a package names, one by one; of alternatives one that is known."""
+    named = [c.split(" :: ") for c in about.get_all("Classifier") or []]
+    # "License :: OSI Approved" by itself does not say which
+    classified = [c[-1] for c in named if c[0] == "License" and c[1:] != ["OSI Approved"]]
+    text = about.get("License-Expression") or "; ".join(classified)
     text = text or (about.get("License") or "none at all").strip().splitlines()[0]
-    return [part.strip() for part in re.split(r";|\bAND\b|\bOR\b|\bWITH\b|[()]{2}", text)]
+    parts = re.split(r";|\bAND\b|\bWITH\b|[()]{2}", text)
+    return [_one_of([one.strip() for one in re.split(r"\bOR\b", part)]) for part in parts]
+
+
+def _one_of(alternatives: list[str]) -> str:
+    return next((one for one in alternatives if _KNOWN.search(one)), alternatives[0])
 
 
 def _needed(distribution: metadata.Distribution, extras: set[str]) -> Iterator[Requirement]:

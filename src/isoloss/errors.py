@@ -114,6 +114,18 @@ class DependencyMissing(IsolossError):
     """An optional package is not installed: install the extra."""
 
 
+def of_reading(error: BaseException) -> IsolossError:
+    """An error met while a store was read, as one that people can act on."""
+    if isinstance(error, IsolossError):
+        return error
+    first = (str(error).splitlines() or [""])[0]
+    return BadStore(
+        f"the store cannot be read: {first or type(error).__name__}",
+        asked=type(error).__name__,
+        remedy="try again; if it stays, isoloss check RUN finds the file and puts it aside",
+    )
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, or None where nothing is alike.
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from isoloss.places import shown
+from isoloss.shown import Shown
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
@@ -65,7 +68,20 @@ class Imported:
         return f"import:{self.file}"
 
 
-Source = Folder | Hub | Foreign | Imported
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """Weights in a folder at a URL, in Hugging Face format; the URL may hold a login."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    def __repr__(self) -> str:
+        return f"Remote(url={shown(self.url)!r})"
+
+
+Source = Folder | Hub | Foreign | Remote | Imported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +140,17 @@ class Checkpoint:
         return f"{self.run.model.family}/{self.run.name}@{stage}{at}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Family(Shown):
     """Checkpoints that belong together, ordered by run and step."""
 
     name: str
     checkpoints: tuple[Checkpoint, ...]
+
+    def shown_facts(self) -> list[tuple[str, object]]:
+        """The name, and how many of what."""
+        return [("name", self.name), ("runs", [run.name for run in self.runs]),
+                ("checkpoints", len(self.checkpoints))]  # fmt: skip
 
     @property
     def runs(self) -> tuple[Run, ...]:

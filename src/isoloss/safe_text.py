@@ -26,6 +26,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_LOGIN_IN_PATH = re.compile(r"(?<=[a-z0-9]:/)[^/\s@'\":]+:[^/\s@'\"]*@")  # of two slashes one left
 _PARAMETER = re.compile(
     r"([?&;](?:X-Amz-[\w-]+|X-Goog-[\w-]+|AWSAccessKeyId|Key-Pair-Id|Signature|Policy|sig|sv"
     r"|(?:[\w-]*[_-])?(?:token|secret|password|key|credential)s?)=)[^&\s'\"#)>]+",
@@ -61,6 +62,8 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
         text: of a message or a file.
         environ: the environment; that of this process where None.
 
+    >>> redacted("sftp:/me:secret@host/run", {})
+    'sftp:/[hidden]@host/run'
     >>> redacted("s3://me:secret@host/run?X-Amz-Signature=abc&part=2", {})
     's3://[hidden]@host/run?X-Amz-Signature=[hidden]&part=2'
     """
@@ -70,6 +73,8 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
     if "://" in text:
         text = _LOGIN.sub(f"{HIDDEN}@", text)
         text = _PARAMETER.sub(rf"\g<1>{HIDDEN}", text)
+    if ":/" in text:
+        text = _LOGIN_IN_PATH.sub(f"{HIDDEN}@", text)
     return _ISSUED.sub(HIDDEN, text)
 
 

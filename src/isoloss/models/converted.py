@@ -1,8 +1,9 @@
-"""Checkpoints in other formats as Hugging Face folders, made when needed and deleted after.
+"""Checkpoints in other formats, or at URLs, as Hugging Face folders, made when needed.
 
-The folder lies in the cache under its budget. What it was is remembered beside the cache, with
-its tokenizer, so that a finished study converts nothing again. It is found by the source's files
-(path, size, mtime, inode), by the command and by the files that the command names.
+The folder lies in the cache under its budget; of a checkpoint that was converted it is deleted
+after. What it was is remembered beside the cache, with its tokenizer, so that a finished study
+converts and fetches nothing again. It is found by the source's files (path, size, mtime, inode; at
+a URL name, size and tag), by the command and by the files that the command names.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from isoloss.errors import BadCheckpoint, CheckpointMissing
-from isoloss.family import Folder, Foreign
+from isoloss.family import Folder, Foreign, Remote
 from isoloss.models.cache import CheckpointCache
 from isoloss.models.conversion import TOKENIZER, fill, shown
 from isoloss.models.digests import sha256_of
 from isoloss.models.files import CONFIG, INDEX
 from isoloss.models.inspect import Description, Shard, describe
+from isoloss.models.remote import RemoteFiles
+from isoloss.places import folder_name
 
 _VERSION = 1  # of what is written from a format that is read here
 _SMALL = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _OF_TRAINING = {INDEX, "training.json", "trainer_state.json"}
 
 
-def remembered(source: Foreign, cache: CheckpointCache) -> Description | None:
-    """What a checkpoint was when it was converted before, as it is now; else None.
+def remembered(source: Foreign | Remote, cache: CheckpointCache) -> Description | None:
+    """What a checkpoint was when it was converted or fetched before, as it is now; else None.
 
     Raises:
         CheckpointMissing: it is not there.
@@ -40,8 +43,8 @@ def remembered(source: Foreign, cache: CheckpointCache) -> Description | None:
     return None if known is None else known[0]
 
 
-def convert(source: Foreign, cache: CheckpointCache) -> Description:
-    """Convert a checkpoint, unless that is remembered, and tell what it is.
+def convert(source: Foreign | Remote, cache: CheckpointCache) -> Description:
+    """Convert or fetch a checkpoint, unless that is remembered, and tell what it is.
 
     Raises:
         BadCheckpoint: it cannot be read, or the command failed or wrote no checkpoint.
@@ -58,7 +61,7 @@ def convert(source: Foreign, cache: CheckpointCache) -> Description:
 
 @contextmanager
 def hold_converted(
-    source: Foreign, cache: CheckpointCache, *, weights: bool = True
+    source: Foreign | Remote, cache: CheckpointCache, *, weights: bool = True
 ) -> Iterator[Path]:
     """Have a checkpoint as a Hugging Face folder until the block ends.
 
@@ -82,11 +85,14 @@ def hold_converted(
         return
 
     def make(folder: Path) -> None:
-        fill(source, folder)
+        if isinstance(source, Remote):
+            RemoteFiles(source).fetch(folder)
+        else:
+            fill(source, folder)
         now = describe(Folder(path=folder))
         if _key(source) != key:
             raise BadCheckpoint(
-                "the checkpoint changed while it was converted.",
+                "the checkpoint changed while it was read.",
                 asked=str(source),
                 remedy="run again when its trainer has written it",
             )
@@ -94,11 +100,11 @@ def hold_converted(
         if known is not None and known[0].weights_hash != now.weights_hash:
             raise BadCheckpoint(
                 "the command gave other weights than when it ran on this checkpoint before.",
-                asked=shown(source),
+                asked=str(source) if isinstance(source, Remote) else shown(source),
                 remedy="run again; if it comes back the command is not deterministic: mend that",
             )
 
-    expected = 0 if known is None else known[0].bytes
+    expected = _bytes_of(source) if known is None else known[0].bytes
     with cache.hold_made(_name(key), make, expected_bytes=expected) as folder:
         yield folder
 
@@ -111,7 +117,19 @@ def drop_converted(source: Foreign, cache: CheckpointCache) -> None:
         return  # deleted by its trainer; the folder goes when its room is needed
 
 
-def _key(source: Foreign) -> str:
+def _bytes_of(source: Foreign | Remote) -> int:
+    """What the folder will take, as far as that is known before."""
+    if isinstance(source, Foreign):
+        return 0
+    files = RemoteFiles(source)
+    return sum(files.sizes()[name] for name in files.wanted())
+
+
+def _key(source: Foreign | Remote) -> str:
+    if isinstance(source, Remote):
+        listed = sorted((n, e.bytes, e.tag) for n, e in RemoteFiles(source).listing.items())
+        place = [folder_name(source.url), *listed]
+        return hashlib.sha256(json.dumps(place).encode()).hexdigest()
     try:
         if not source.path.exists():
             raise FileNotFoundError(source.path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+
+from isoloss.places.names import cache_folder as cache_folder
 
 # a file written twice within one tick of the file system's clock keeps its mtime
 _SETTLED_NS = 2_000_000_000
@@ -15,14 +16,6 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"""
 # the file itself is at fault: no database, a damaged one, or one with other columns
 _BROKEN = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
-
-
-def cache_folder() -> Path:
-    """Where isoloss keeps what it can compute or fetch again: ``$ISOLOSS_CACHE`` if set."""
-    if named := os.environ.get("ISOLOSS_CACHE"):
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "isoloss"
 
 
 def sha256_of(path: Path) -> str:

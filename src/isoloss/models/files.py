@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from isoloss.errors import BadCheckpoint, BadRequest, CheckpointMissing, nearest_name
-from isoloss.family import Folder, Hub, Source
+from isoloss.family import Folder, Hub, Remote, Source
 from isoloss.models.digests import sha256_of
 
 CONFIG = "config.json"
@@ -90,6 +90,10 @@ def open_files(source: Source) -> Files:
         from isoloss.models.hub import HubFiles
 
         return HubFiles(source)
+    if isinstance(source, Remote):
+        from isoloss.models.remote import RemoteFiles
+
+        return RemoteFiles(source)
     raise BadRequest(
         "an imported checkpoint has numbers and no weights.",
         asked=str(source),

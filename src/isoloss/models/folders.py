@@ -60,8 +60,27 @@ def read_facts(path: Path) -> FolderFacts:
     if file is None:
         return FolderFacts(path=path, step=step_in_name(path.name))
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if file.name == TRAINER_STATE:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unread(path, file.name, str(file), error) from error
+    return parse_facts(path, file.name, text, str(file))
+
+
+def parse_facts(path: Path, name: str, text: str, where: str) -> FolderFacts:
+    """What one of ``FACT_FILES`` says.
+
+    Args:
+        path: the checkpoint's folder.
+        name: of the file.
+        text: what stands in it.
+        where: the file, for messages.
+
+    Raises:
+        BadCheckpoint: it is not what a trainer writes.
+    """
+    try:
+        data = json.loads(text)
+        if name == TRAINER_STATE:
             data = _of_trainer(data)
         step = _number(data, "step")
         tokens = _number(data, "tokens_seen")
@@ -73,13 +92,17 @@ def read_facts(path: Path) -> FolderFacts:
             lr=_number(data, "lr"),
             schedule_progress=_number(data, "schedule_progress"),
         )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise BadCheckpoint(
-            f"cannot read {file.name} of the checkpoint {path.name}: {error}",
-            asked=str(file),
-            remedy="mend or remove this file; it holds step, tokens_seen, loss, lr and"
-            " schedule_progress as numbers or null",
-        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unread(path, name, where, error) from error
+
+
+def _unread(path: Path, name: str, where: str, error: Exception) -> BadCheckpoint:
+    return BadCheckpoint(
+        f"cannot read {name} of the checkpoint {path.name}: {error}",
+        asked=where,
+        remedy="mend or remove this file; it holds step, tokens_seen, loss, lr and"
+        " schedule_progress as numbers or null",
+    )
 
 
 def _of_trainer(state: dict[str, Any]) -> dict[str, Any]:

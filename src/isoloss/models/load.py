@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from isoloss.errors import BadCheckpoint, BadRequest, nearest_name
-from isoloss.family import Foreign, Hub, Source
+from isoloss.family import Foreign, Hub, Remote, Source
 from isoloss.models.cache import CheckpointCache, default_cache
 from isoloss.models.converted import hold_converted
 from isoloss.models.files import LocalFiles, open_files, read_config, weight_names
@@ -104,7 +104,7 @@ def local_folder(
     if isinstance(source, Hub):
         with (cache or default_cache()).hold(source, weights=weights) as held:
             yield held.path
-    elif isinstance(source, Foreign):
+    elif isinstance(source, Foreign | Remote):
         with hold_converted(source, cache or default_cache(), weights=weights) as folder:
             yield folder
     else:

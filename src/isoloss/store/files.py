@@ -13,14 +13,30 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
-from isoloss.errors import BadStore, DiskFull, NotWritable
+from isoloss.errors import BadRequest, BadStore, DiskFull, NotWritable
+from isoloss.places import shown, url_of
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # a file system is mounted anew for reading alone when its disk fails
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+
+
+class Copy(Protocol):
+    """Keeps another place like a folder of this machine."""
+
+    def put(self, path: Path) -> None:
+        """Put a file there that was written here."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file there that was removed here."""
+
+
+COPIES: dict[Path, Copy] = {}
+"""By the folder; empty where every store is a folder of this machine."""
 
 
 @contextmanager
@@ -58,6 +74,12 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, so that they outlive a loss of power."""
     if folder.is_dir():
         return
+    if url_of(folder) is not None:
+        raise BadRequest(
+            "this is written into a folder of this machine, and not to a URL.",
+            asked=shown(folder),
+            remedy="name a folder or a file here; a store at a URL is named with --out",
+        )
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
@@ -85,6 +107,33 @@ def write_bytes(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+    if copy := _copy_of(path):
+        copy.put(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    if copy := _copy_of(path):
+        copy.remove(path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file to another place of the same store."""
+    make_folder(target.parent)
+    source.replace(target)
+    if copy := _copy_of(target):
+        copy.put(target)
+        copy.remove(source)
+
+
+def _copy_of(path: Path) -> Copy | None:
+    if not COPIES:
+        return None
+    return next((copy for root, copy in COPIES.items() if path.is_relative_to(root)), None)
 
 
 def write_text(path: Path, text: str) -> None:

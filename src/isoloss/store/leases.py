@@ -1,11 +1,12 @@
-"""Claims on checkpoints: files with a lease, for processes that share nothing but a folder.
+"""Claims on checkpoints: files with a lease, for processes that share nothing but a store.
 
 A claim is made by creating ``RUN/leases/CHECKPOINT.json``, which one process alone can, and kept by
 touching it. Whoever stops touching it loses it. Nothing that is measured hangs on a claim: where
 two processes believe in one, a cell is measured twice and its file written twice, equal and whole.
 
-Ages are differences of times that the folder's own file system gave, and of this process's
-monotonic clock: what any machine's calendar clock says, or when it is set, does not matter.
+Ages are differences of times that the folder's own file system gave, or the server of a URL, and of
+this process's monotonic clock: what any machine's calendar clock says, or when it is set, does not
+matter.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from isoloss.store.files import make_folder, slug, told
+from isoloss.errors import IsolossError
+from isoloss.store.claims import Claims, FolderClaims, Stamp
 
 LEASE_SECONDS = 120.0
 _RENEWALS = 4  # within one lease: three may be late
@@ -32,7 +34,7 @@ _RENEWALS = 4  # within one lease: three may be late
 class _Seen:
     """A lease of another process, as it was last seen to change."""
 
-    identity: tuple[int, int]
+    identity: tuple[object, ...]
     at: float  # of the monotonic clock
     changed: bool = False
 
@@ -41,52 +43,53 @@ class Leases:
     """The claims of one process.
 
     Args:
-        folder: where they lie; made where it is not there.
+        place: where they lie; a folder is made where it is not there.
         seconds: a claim that was not renewed for so long is free.
     """
 
-    def __init__(self, folder: Path, *, seconds: float = LEASE_SECONDS) -> None:
-        self._folder, self.seconds = folder, seconds
+    def __init__(self, place: Path | Claims, *, seconds: float = LEASE_SECONDS) -> None:
+        self._claims = FolderClaims(place) if isinstance(place, Path) else place
+        self.seconds = seconds
         self._holder = uuid.uuid4().hex
         self._mine: set[str] = set()
         self._seen: dict[str, _Seen] = {}
-        with told(folder):
-            make_folder(folder)
 
     def claim(self, name: str) -> bool:
         """Claim a checkpoint that is free, or whose holder has gone; False where it is held."""
-        path = self._path(name)
-        if self._create(path, name):
-            return True
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return self._create(path, name)  # released just now
-        if not self._gone(name, path, found):
-            return False
-        # of all that see it expired one alone can move it away
-        aside = self._folder / f".{path.name}.{self._holder}"
-        try:
-            path.rename(aside)
-        except FileNotFoundError:
-            return False
-        if _identity(aside.stat()) != _identity(found):  # renewed in between: put it back
-            if not path.exists():
-                aside.rename(path)
-            return False
-        aside.unlink()
-        return self._create(path, name)
+        text = self._text(name)
+        got = self._claims.create(name, text)
+        if not got:
+            found = self._claims.look(name)
+            if found is None:
+                got = self._claims.create(name, text)  # released just now
+            elif self._gone(name, found):
+                got = self._claims.take_over(name, found, text)
+        if got:
+            self._mine.add(name)
+        return got
 
     def holds(self, name: str) -> bool:
         """Whether a claim of this process still stands."""
-        return _read(self._path(name)).get("holder") == self._holder
+        return self.about(name).get("holder") == self._holder
 
     def release(self, name: str) -> None:
         """Give a claim back, unless another process has taken it over."""
         self._mine.discard(name)
         if self.holds(name):
-            with told(self._path(name)):
-                self._path(name).unlink(missing_ok=True)
+            self._claims.remove(name)
+
+    def is_held(self, name: str) -> bool:
+        """Whether there is a claim whose holder, as far as can be seen, is alive."""
+        found = self._claims.look(name)
+        return found is not None and not self._gone(name, found)
+
+    def about(self, name: str) -> dict[str, object]:
+        """Who holds a claim: host, process, machine; nothing where nobody does."""
+        return self._claims.read(name)
+
+    def names(self, prefix: str) -> list[str]:
+        """The claims of all processes whose names begin so."""
+        return self._claims.names(prefix)
 
     def shown_alive(self, name: str) -> bool:
         """Whether the holder of a claim that was refused has renewed it since the first refusal."""
@@ -100,9 +103,10 @@ class Leases:
         def renew() -> None:
             while not stop.wait(self.seconds / _RENEWALS):
                 for name in list(self._mine):
-                    with contextlib.suppress(OSError):  # a file server that is away for a moment
+                    # a server that is away for a moment
+                    with contextlib.suppress(OSError, IsolossError):
                         if self.holds(name):
-                            os.utime(self._path(name))
+                            self._claims.renew(name, self._text(name))
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
@@ -113,52 +117,30 @@ class Leases:
             thread.join()
 
     def now(self) -> int:
-        """The file system's own time, in nanoseconds."""
-        clock = self._folder / f".clock-{self._holder}"
-        with told(clock):
-            try:
-                clock.touch()
-                return clock.stat().st_mtime_ns
-            finally:
-                clock.unlink(missing_ok=True)
+        """The place's own time, in nanoseconds."""
+        return self._claims.now()
 
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{slug(name)}.json"
-
-    def _create(self, path: Path, name: str) -> bool:
+    def _text(self, name: str) -> str:
         about = {
             "checkpoint": name,
             "holder": self._holder,
             "host": socket.gethostname(),
-            "machine": _machine(),
+            "machine": machine(),
             "process": os.getpid(),
             "lease_seconds": self.seconds,
         }
-        with told(path):
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            except FileExistsError:
-                return False
-            try:
-                os.write(descriptor, json.dumps(about, indent=1).encode())
-            except OSError:
-                path.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
-        self._mine.add(name)
-        return True
+        return json.dumps(about, indent=1)
 
-    def _gone(self, name: str, path: Path, found: os.stat_result) -> bool:
-        now, identity = time.monotonic(), _identity(found)
+    def _gone(self, name: str, found: Stamp) -> bool:
+        now = time.monotonic()
         seen = self._seen.get(name)
-        if seen is None or seen.identity != identity:
-            self._seen[name] = seen = _Seen(identity, now, changed=seen is not None)
+        if seen is None or seen.identity != found.identity:
+            self._seen[name] = seen = _Seen(found.identity, now, changed=seen is not None)
         # the second: a server's clock that was set back would make a lease young for long
-        if self.now() - found.st_mtime_ns > self.seconds * 1e9 or now - seen.at > self.seconds:
+        if self.now() - found.changed_ns > self.seconds * 1e9 or now - seen.at > self.seconds:
             return True
-        about = _read(path)
-        return about.get("machine") == _machine() and not _is_running(about.get("process"))
+        about = self.about(name)
+        return about.get("machine") == machine() and not is_running(about.get("process"))
 
 
 def failed_since(store: Path, moment: int) -> set[str]:
@@ -171,19 +153,7 @@ def failed_since(store: Path, moment: int) -> set[str]:
     return found
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_ino, found.st_mtime_ns
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        about = json.loads(path.read_text())
-    except (OSError, ValueError):  # gone, or created and not yet written
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def _machine() -> str:
+def machine() -> str:
     """What a process number belongs to: a host, or a container that counts its own processes."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):  # not on Linux
@@ -192,7 +162,8 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _is_running(process: object) -> bool:
+def is_running(process: object) -> bool:
+    """Whether a process of this machine is there; of an unknown one that is assumed."""
     if not isinstance(process, int):
         return True  # nothing is known: the lease decides
     try:

@@ -15,9 +15,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isoloss.errors import StoreBusy
 from isoloss.store.files import told
+
+if TYPE_CHECKING:
+    from isoloss.store.mirror import Mirror
 
 _TAKEN = {errno.EAGAIN, errno.EACCES}
 
@@ -49,14 +53,26 @@ class TableLock:
 
     Args:
         folder: the store's.
+        mirror: of a store at a URL, whose tables are then those of the place.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._mine = folder, False
+    def __init__(self, folder: Path, mirror: Mirror | None = None) -> None:
+        self._folder, self._mirror, self._mine = folder, mirror, False
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Wait for the tables and keep them until the block ends; a block inside it is free."""
+        with self._held(self._mirror):
+            yield
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The same for what is made on this machine from the files of cells."""
+        with self._held(None):
+            yield
+
+    @contextmanager
+    def _held(self, mirror: Mirror | None) -> Iterator[None]:
         if self._mine:
             yield
             return
@@ -65,7 +81,8 @@ class TableLock:
             with contextlib.suppress(OSError):  # no locks here: see above
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             self._mine = True
-            yield
+            with contextlib.nullcontext() if mirror is None else mirror.tables():
+                yield
         finally:
             self._mine = False
             os.close(descriptor)

@@ -13,13 +13,14 @@ from isoloss.store.store import Store
 VIEWS = ("checkpoints", "cells", "measurements", "items", "failures", "flags")
 
 
-def query(store: Store, statement: str) -> pl.DataFrame:
+def query(store: Store, statement: str, *, most: int | None = None) -> pl.DataFrame:
     """Answer one SELECT over the views of a store.
 
     Args:
         store: where the rows are.
         statement: SQL as Polars understands it; tables are the names in :data:`VIEWS`. ``items``
             holds the documents of every task, with the task's name in ``task``.
+        most: rows to compute; None computes all.
 
     Returns:
         The rows asked for.
@@ -39,7 +40,8 @@ def query(store: Store, statement: str) -> pl.DataFrame:
     named = statement.lower()
     context = pl.SQLContext({name: view() for name, view in views.items() if name in named})
     try:
-        return context.execute(statement, eager=True)
+        found = context.execute(statement)
+        return (found if most is None else found.head(most)).collect()
     except pl.exceptions.PolarsError as error:
         words = statement.replace(",", " ").split()
         near = {name for word in words if (name := nearest_name(word.lower(), VIEWS))}

@@ -22,11 +22,13 @@ import polars as pl
 
 from isoloss.errors import BadStore
 from isoloss.safe_text import redacted
+from isoloss.shown import Shown
 from isoloss.store import schema
 from isoloss.store.cell import Cell, Failure, Finished, read_failure
 from isoloss.store.files import (
     make_folder,
     read_parquet,
+    remove,
     slug,
     told,
     write_bytes,
@@ -34,54 +36,68 @@ from isoloss.store.files import (
     write_text,
 )
 from isoloss.store.index import BATCH, Index
-from isoloss.store.lock import TableLock, exclusive, shared
+from isoloss.store.place import Place
+
+PARTS = ("items", "token_losses", "arrays")
+"""Folders of what cells give beside their numbers."""
+
+_MANY = 1000  # files that were fetched just now, from which on a look into each is slow
 
 
-class Store:
+class Store(Shown):
     """Results of one or more studies of a family.
 
     Reading needs no lock and may go on while a run writes. Every method that writes must be
     called inside :meth:`writing`.
 
+    A store at a URL is read and written in a folder of this machine that is kept like the one
+    there; see :class:`isoloss.store.mirror.Mirror`.
+
     Args:
-        path: the folder; see :meth:`create` for a new one.
+        path: the folder or the URL; see :meth:`create` for a new one.
 
     Attributes:
+        path: the folder of this machine.
+        place: where the store is.
         tables: waits until nobody else changes a table, for what reads one and writes it anew.
 
     Raises:
         BadStore: no store stands there, or a newer version of isoloss wrote it.
+        PlaceUnreachable: the URL does not answer.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.tables, self._writing = TableLock(self.path), False
-        self._index = Index(self.path)
+        self.place = Place(path)
+        self.path, self.tables = self.place.path, self.place.tables
+        self._index, self._writing = Index(self.path), False
+        if self.place.refresh() >= _MANY:
+            self._write_index()
         self._check_version()
 
     @classmethod
     def create(cls, path: str | Path) -> Store:
         """Open the store at ``path``, making an empty one where there is none."""
-        folder = Path(path)
-        if not cls.stands_at(folder):
-            with told(folder):
-                make_folder(folder)
-            with TableLock(folder)():
-                if not cls.stands_at(folder):  # another shard was first
-                    _write_table(folder / "checkpoints.parquet", schema.empty(schema.CHECKPOINTS))
-        return cls(folder)
+        place = Place(path)
+        if not place.stands():
+            with told(place.path):
+                make_folder(place.path)
+            with place.tables():
+                if not place.stands():  # another shard was first
+                    empty = schema.empty(schema.CHECKPOINTS)
+                    _write_table(place.path / "checkpoints.parquet", empty)
+        return cls(path)
 
     @staticmethod
     def stands_at(path: str | Path) -> bool:
         """Whether there is a store."""
-        return (Path(path) / "checkpoints.parquet").exists()
+        return Place(path).stands()
 
     def _check_version(self) -> None:
         table = self.path / "checkpoints.parquet"
         if not table.is_file():
             raise BadStore(
-                f"there is no store at {self.path}.",
-                asked=str(self.path),
+                f"there is no store at {self.place}.",
+                asked=str(self.place),
                 remedy="name a folder that `isoloss run --out` or `isoloss import --out` wrote",
             )
         try:
@@ -94,10 +110,24 @@ class Store:
             ) from error
         if written > schema.STORE_VERSION:
             raise BadStore(
-                f"the store at {self.path} was written by a newer isoloss.",
+                f"the store at {self.place} was written by a newer isoloss.",
                 asked=f"store version {written}; this isoloss reads up to {schema.STORE_VERSION}",
                 remedy="pip install --upgrade isoloss",
             )
+
+    def shown_facts(self) -> list[tuple[str, object]]:
+        """Where it is and how much is in it; a damaged one still says where it is."""
+        rows: list[tuple[str, object]] = [("path", str(self.path))]
+        try:
+            points, cells = self.checkpoints().collect(), self.cells().collect()
+            rows += [("families", points["family"].unique().sort().to_list()),
+                     ("runs", points.select("family", "run").n_unique()),
+                     ("checkpoints", points.height), ("cells", cells.height),
+                     ("subjects", cells["subject"].unique().drop_nulls().sort().to_list()),
+                     ("failures", self.failures().collect().height)]  # fmt: skip
+        except BadStore as error:
+            rows.append(("damaged", error.what))
+        return rows
 
     # ---- reading
 
@@ -132,17 +162,17 @@ class Store:
             task: its name in the study.
             cells: only these, whose files alone are opened; None takes all.
         """
-        return self._per_cell(self.path / "items" / slug(task), schema.ITEMS, cells)
+        folder = self.place.part("items", slug(task), only=cells)
+        return self._per_cell(folder, schema.ITEMS, cells)
 
     def cells_with_items(self, task: str) -> set[str]:
         """Names of the finished cells of a task whose documents are kept."""
-        folder = self.path / "items" / slug(task)
-        return {file.stem for file in folder.glob("*.parquet")} & self.finished()
+        return self.place.stems("items", slug(task)) & self.finished()
 
     def arrays(self, probe: str) -> pl.LazyFrame:
         """Vectors of one probe: ``name``, ``values`` (a list), ``cell``, ``weights_hash``."""
         columns: schema.Schema = {"name": pl.String, "values": pl.List(pl.Float64)}
-        return self._per_cell(self.path / "arrays" / slug(probe), columns)
+        return self._per_cell(self.place.part("arrays", slug(probe)), columns)
 
     def token_losses(self, corpus: str, tokenizer: str | None = None) -> pl.LazyFrame:
         """Losses of every scored token of a corpus at every checkpoint, in long form.
@@ -155,7 +185,7 @@ class Store:
             ``token`` (row in the layout), ``token_id``, ``document``, ``position``, ``bytes``,
             ``loss_nats`` (float32), ``layout``, ``cell``, ``weights_hash``.
         """
-        folder = self.path / "token_losses" / slug(corpus)
+        folder = self.place.part("token_losses", slug(corpus))
         cells = self.cells().collect()
         if tokenizer is not None:
             cells = cells.filter(pl.col("tokenizer_hash") == tokenizer)
@@ -227,14 +257,13 @@ class Store:
         if self._writing:
             yield
             return
-        with (shared if together else exclusive)(self.path):
+        with self.place.held(together=together):
             self._writing = True
             try:
                 yield
             finally:
                 self._writing = False
-                with self.tables():
-                    self._index.write()
+                self._write_index()
 
     def put_study(self, text: str) -> None:
         """Keep the study file as given, but for secrets: a store is passed on."""
@@ -302,7 +331,7 @@ class Store:
             schema.conform(frame, schema.MEASUREMENTS),
             {schema.CELL_KEY: json.dumps(row), schema.VERSION_KEY: str(schema.STORE_VERSION)},
         )
-        (self.path / "failures" / f"{cell.id}.json").unlink(missing_ok=True)
+        remove(self.path / "failures" / f"{cell.id}.json")
 
     def put_cells(self, cells: Sequence[Finished]) -> None:
         """Finish many cells of one probe in one file: all of them or, after a crash, none.
@@ -333,7 +362,7 @@ class Store:
             if frame.height:
                 write_parquet(file, frame, {schema.VERSION_KEY: str(schema.STORE_VERSION)})
             else:
-                file.unlink()
+                remove(file)
 
     def put_failure(self, failure: Failure) -> None:
         """Keep why a cell or a checkpoint failed; it is tried again by the next run."""
@@ -344,9 +373,13 @@ class Store:
         """Forget failures of cells that are about to be tried again."""
         for name in names:
             if name == slug(name):  # out of a file that may be anyone's: it must not lead away
-                (self.path / "failures" / f"{name}.json").unlink(missing_ok=True)
+                remove(self.path / "failures" / f"{name}.json")
 
     # ---- inside
+
+    def _write_index(self) -> None:
+        with self.tables.here():
+            self._index.write()
 
     def _per_cell(
         self, folder: Path, columns: schema.Schema, cells: Collection[str] | None = None

@@ -94,7 +94,7 @@ def token_series(
     )
     if tokenizer is not None:
         cells = cells.filter(pl.col("tokenizer_hash") == tokenizer)
-    folder = store.path / "token_losses" / slug(corpus)
+    folder = store.place.part("token_losses", slug(corpus))
     found = {
         file.stem: file for file in folder.glob("*/*.parquet") if file.name != "tokens.parquet"
     }

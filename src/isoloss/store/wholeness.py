@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from isoloss.errors import BadStore
+from isoloss.steps import steps
 from isoloss.store import schema
+from isoloss.store.broken_parquet import read_any_parquet
 from isoloss.store.cell import read_failure
-from isoloss.store.files import read_parquet
-from isoloss.store.store import Store
+from isoloss.store.files import move
+from isoloss.store.store import PARTS, Store
 
 ASIDE = "damaged"
 _TABLES = ("checkpoints.parquet", "cells.parquet", "flags.parquet", "index.parquet")
@@ -80,6 +81,8 @@ def examine(store: Store) -> Wholeness:
     Returns:
         The damaged files with the cells that hang on them.
     """
+    for name in PARTS:
+        store.place.part(name)
     look = _Look(store.path)
     for name in _TABLES:
         if (store.path / name).exists():
@@ -115,7 +118,8 @@ class _Look:
         self._broken.update(cells)
 
     def measurements(self) -> None:
-        for file in sorted(self.root.glob("measurements/*/*.parquet")):
+        files = sorted(self.root.glob("measurements/*/*.parquet"))
+        for file in steps("reading measurements", files):
             is_batch = file.name.startswith("batch-")
             frame = self.read(file, () if is_batch else (file.stem,))
             if frame is None:
@@ -150,7 +154,7 @@ class _Look:
     def parts(self) -> None:
         for pattern in _PARTS:
             kind = pattern.partition("/")[0]
-            for file in sorted(self.root.glob(pattern)):
+            for file in steps(f"reading {kind}", sorted(self.root.glob(pattern))):
                 if file.name == _TOKENS:
                     continue
                 if file.stem not in self._cells:
@@ -247,18 +251,15 @@ def _files_of(root: Path, cell: str) -> Iterator[Path]:
 def _move(root: Path, file: Path) -> None:
     if file.exists():
         target = root / ASIDE / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(target)
+        move(file, target)
 
 
 def _read(file: Path) -> _Read:
     try:
         # whole: a footer alone does not tell that the pages before it can be read
-        return _Read(read_parquet(file), "")
-    except BadStore as error:
-        return _Read(None, error.what)
-    except pl.exceptions.PanicException as error:  # what polars raises on some broken pages
-        return _Read(None, f"cannot read {file.name}: {str(error).splitlines()[0]}")
+        return _Read(read_any_parquet(file), "")
+    except OSError as error:
+        return _Read(None, f"cannot read {file.name}: {error}")
 
 
 def _height(file: Path) -> int | None:

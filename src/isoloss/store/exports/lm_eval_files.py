@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from isoloss import __version__
+from isoloss.steps import steps
 from isoloss.store.exports.samples import sample_lines
 from isoloss.store.exports.written import Written, nothing_to_write
 from isoloss.store.files import read_parquet, slug, write_bytes, write_text
@@ -59,7 +60,9 @@ def export_lm_eval(store: Store, out: Path) -> Written:
         raise nothing_to_write(store, "score of a task")
     files = numbers = left_out = checkpoints = 0
     taken: set[str] = set()
-    for _, part in rows.group_by(CHECKPOINT_KEY, maintain_order=True):
+    documents = store.place.part("items")
+    points = list(rows.group_by(CHECKPOINT_KEY, maintain_order=True))
+    for _, part in steps("writing checkpoints", points):
         point = part.row(0, named=True)
         folder = out / _free(_folder_name(point), taken)
         checkpoints += 1
@@ -70,7 +73,7 @@ def export_lm_eval(store: Store, out: Path) -> Written:
             files, numbers = files + 1, numbers + written.numbers
             left_out += written.left_out
             for task, cell in file.tasks.items():
-                items = store.path / "items" / slug(task) / f"{cell[0]['cell']}.parquet"
+                items = documents / slug(task) / f"{cell[0]['cell']}.parquet"
                 if items.exists():
                     lines = "".join(sample_lines(read_parquet(items)))
                     write_bytes(folder / f"samples_{slug(task)}_{date}.jsonl", lines.encode())

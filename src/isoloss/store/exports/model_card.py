@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from isoloss.steps import steps
 from isoloss.store.exports.written import Written, nothing_to_write
 from isoloss.store.files import slug, write_text
 from isoloss.store.schema import LOSS_PROBE, TASK_PROBE
@@ -50,7 +51,7 @@ def export_model_card(store: Store, out: Path) -> Written:
     if not rows.height:
         raise nothing_to_write(store, "score and no held-out loss")
     numbers = files = 0
-    for _, run in rows.group_by(_RUN, maintain_order=True):
+    for _, run in steps("writing cards", list(rows.group_by(_RUN, maintain_order=True))):
         last = run.filter(pl.col("step").fill_null(-1) == run["step"].fill_null(-1).max())
         last = last.sort("probe", "subject", "num_fewshot", "metric", nulls_last=True)
         first = last.row(0, named=True)

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from isoloss.errors import DependencyMissing
+from isoloss.steps import steps
 from isoloss.store.exports.written import Written, nothing_to_write
 from isoloss.store.store import Store
 
@@ -51,7 +52,7 @@ def export_wandb(store: Store, out: Path, *, project: str = "isoloss") -> Writte
     rows = rows.with_columns(key=_keys(rows))
     numbers = checkpoints = runs = 0
     is_ours = wandb.run is None  # else the service that writes is also somebody else's
-    for names, part in rows.group_by(_RUN, maintain_order=True):
+    for names, part in steps("writing runs", list(rows.group_by(_RUN, maintain_order=True))):
         first = part.row(0, named=True)
         run = wandb.init(
             project=project,

@@ -31,6 +31,6 @@ def nothing_to_write(store: Store, what: str) -> BadRequest:
     """The error of an export that would be empty."""
     return BadRequest(
         f"the store holds no {what} to export.",
-        asked=str(store.path),
+        asked=str(store.place),
         remedy="run a study with [probe.task_score], or export --to csv: every number goes there",
     )

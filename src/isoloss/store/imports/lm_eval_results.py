@@ -11,6 +11,7 @@ from typing import Any
 
 from isoloss import __version__
 from isoloss.errors import BadData, BadRequest, nearest_name
+from isoloss.steps import steps
 from isoloss.store.cell import Finished, Setting
 from isoloss.store.files import slug
 from isoloss.store.imports import harness_file, harness_samples, names
@@ -128,7 +129,7 @@ def _read(path: Path) -> tuple[list[ResultFile], tuple[str, ...]]:
             remedy="name a result file of lm-evaluation-harness, or a folder of them",
         )
     files, skipped = [], []
-    for file in paths:
+    for file in steps("reading result files", paths):
         found = harness_file.read(file)
         if found is None:
             skipped.append(file.name)

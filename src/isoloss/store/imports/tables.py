@@ -17,6 +17,7 @@ import polars as pl
 
 from isoloss import __version__
 from isoloss.errors import BadData, BadRequest
+from isoloss.steps import steps
 from isoloss.store.axis import BITS, LOSS
 from isoloss.store.cell import Finished
 from isoloss.store.imports import names
@@ -119,7 +120,7 @@ def import_table(
     table = read_table(Path(path), columns, [*scores, *losses])
     known = store.checkpoints().filter(pl.col("family") == family).collect().to_dicts()
     filing = _Filing()
-    for place in range(table.rows):
+    for place in steps("reading rows", range(table.rows)):
         point = _adopt(_point(table, place, family), known)
         _add_point(filing, point, place, table)
         for number in _numbers(table, place, scores, losses, filing):

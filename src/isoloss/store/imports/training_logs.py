@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from isoloss.errors import BadData, DependencyMissing, nearest_name
+from isoloss.store.broken_parquet import read_any_parquet
 from isoloss.store.schema import Schema
 
 COLUMNS: Schema = {
@@ -136,7 +137,7 @@ def _read(file: Path) -> pl.DataFrame:
                 # numbers are parsed below, where a bad one can be named
                 return pl.read_csv(file, infer_schema=False, separator=separator)
             case ".parquet":
-                return pl.read_parquet(file)
+                return read_any_parquet(file)
             case ".jsonl" | ".ndjson":
                 return _table(_json_lines(file))
             case ".json":
