@@ -7,65 +7,84 @@ nothing else; progress and messages go to standard error.
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from isoloss import (
+    __version__,
     cli_check,
     cli_compare,
     cli_export,
     cli_fit,
     cli_forecast,
     cli_import,
+    cli_init,
     cli_run,
+    cli_serve,
     cli_study,
+    cli_train,
 )
-from isoloss.cli_import import Json
-from isoloss.cli_run import Quiet
-from isoloss.console import Terminal, TrainingBars, print_object, print_rows, say
+from isoloss.cli_group import Group, UsageError, usage
+from isoloss.cli_words import ANSWERS, EXCHANGE, MEASURE, START, Json, Quiet, RunFolder
+from isoloss.console import Terminal, print_object, print_rows, say
 from isoloss.errors import BadRequest, BadStore, DiskFull, IsolossError
-
-if TYPE_CHECKING:
-    from isoloss.pretrain import Progress as TrainingProgress
+from isoloss.interrupt import INTERRUPTED, end_at_second
+from isoloss.safe_text import redacted
 
 app = typer.Typer(
     name="isoloss",
+    cls=Group,
     help="What a language model's pre-training loss tells you, and what it hides.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.add_typer(cli_import.app, name="import")
-app.add_typer(cli_fit.app, name="fit")
-app.command()(cli_check.check)
-app.command()(cli_compare.compare)
-app.command()(cli_export.export)
-app.command()(cli_forecast.forecast)
-app.command()(cli_run.run)
-app.command()(cli_run.plan)
-app.command()(cli_study.study)
+app.command(rich_help_panel=START)(cli_train.demo)
+app.command(rich_help_panel=START)(cli_init.init)
+app.command(rich_help_panel=START)(cli_run.plan)
+app.command(rich_help_panel=MEASURE)(cli_run.run)
+app.command(rich_help_panel=MEASURE)(cli_train.pretrain)
+app.command(rich_help_panel=MEASURE)(cli_study.study)
+app.command(rich_help_panel=ANSWERS)(cli_compare.compare)
+app.command(rich_help_panel=ANSWERS)(cli_forecast.forecast)
+app.add_typer(cli_fit.app, name="fit", rich_help_panel=ANSWERS)
+app.command(rich_help_panel=ANSWERS)(cli_serve.serve)
+app.command(rich_help_panel=ANSWERS)(cli_check.check)
+app.add_typer(cli_import.app, name="import", rich_help_panel=EXCHANGE)
+app.command(rich_help_panel=EXCHANGE)(cli_export.export)
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")]
 Loss = Annotated[
     str | None, typer.Option(metavar="SUBJECT:METRIC", help="The loss axis; needed where several.")
 ]
+_KEPT = {"demo", "pretrain", "run", "study"}
+"""Commands that go on where they were stopped."""
 
 
 def main() -> None:
     """Run the command line; the process ends with its exit status."""
+    end_at_second()
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as end:
-        if end.code == 130:  # what typer makes of an interrupt
-            print("stopped; finished cells are kept, the same command goes on", file=sys.stderr)
-        raise
+        # typer and rich end the process by themselves where nobody reads any more
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _nobody_reads()
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of the pipe has enough: no complaint
-        sys.exit(0)
+        _nobody_reads()
+    except (KeyboardInterrupt, typer.Abort):  # and the end of what is typed
+        _interrupted()
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            sys.exit(0)
+        _end(usage(error))
     except IsolossError as error:
         _end(error)
     except OSError as error:
@@ -78,6 +97,10 @@ def main() -> None:
             raise
         what = f"a table cannot be read: {str(error).splitlines()[0]}"
         _end(BadStore(what, remedy="isoloss check RUN finds the file and puts it aside"))
+    else:
+        if status == INTERRUPTED:  # what typer makes of an interrupt
+            _interrupted()
+        sys.exit(status or 0)
 
 
 def _end(error: IsolossError) -> NoReturn:
@@ -85,114 +108,100 @@ def _end(error: IsolossError) -> NoReturn:
     sys.exit(1 if isinstance(error, DiskFull) else 2)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the family, the store and the page.")] = (
-        Path("demo")
-    ),
-    quiet: Quiet = False,
+def _interrupted() -> NoReturn:
+    words = sys.argv[1:]
+    command = shlex.join(["isoloss", *words])
+    if words and words[0] in _KEPT and "--dry-run" not in words:
+        told = f"stopped; what is finished is kept. To go on: {command}"
+    else:
+        told = f"stopped; to do it again: {command}"
+    print(redacted(told), file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _nobody_reads() -> NoReturn:
+    """End in silence: the reader of the pipe has enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"isoloss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Tell it and stop."),
+    ] = False,
 ) -> None:
-    """Run the main job on a small family trained on the spot, in minutes.
+    """What a language model's pre-training loss tells you, and what it hides.
 
-    Example: isoloss demo --out demo
+    Example:
+    - `isoloss demo --out demo`
     """
-    from isoloss.demo import run_demo
-
-    with TrainingBars(quiet=quiet) as bars:
-        page = run_demo(out, Terminal(quiet=quiet), _on_training(bars))
-    say(str(page))
 
 
-@app.command()
-def init(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="[FOLDER] STUDY.toml", help="Checkpoints, new file.")
-    ],
-) -> None:
-    """Write a working, commented study file; a folder of checkpoints becomes its family.
-
-    Example: isoloss init runs/7b study.toml
-    """
-    from isoloss.engine.template import template
-
-    *folders, file = paths
-    if len(folders) > 1 or file.suffix != ".toml":
-        raise BadRequest(
-            "init takes at most one folder and then the file to write.",
-            asked=" ".join(map(str, paths)),
-            remedy="isoloss init runs/7b study.toml",
-        )
-    if file.exists():
-        raise BadRequest(
-            f"{file} exists already and is not overwritten.",
-            remedy=f"choose another name, or remove {file}",
-        )
-    text = template(folders[0] if folders else None, relative_to=file.parent)
-    file.write_text(text, encoding="utf-8")
-    say(f"wrote {file}; next: isoloss plan {file}")
-
-
-@app.command()
-def pretrain(
-    family: Annotated[Path, typer.Argument(metavar="FAMILY.toml")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the family.")] = None,
-    processes: Annotated[int, typer.Option(help="Runs trained side by side.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a controlled family; stopped at any moment, it goes on where it was.
-
-    A run whose steps were raised in the file is made longer.
-
-    Examples: isoloss pretrain family.toml --out families/hmm
-    · accelerate launch --multi_gpu --num_processes 8 -m isoloss.cli pretrain family.toml
-    """
-    from isoloss.pretrain import FamilyConfig, train_family
-    from isoloss.pretrain.parallel import is_first
-
-    config = FamilyConfig.load(family)
-    folder = out or Path(config.name)
-    with TrainingBars(quiet=quiet or not is_first()) as bars:
-        record = train_family(
-            config, folder, progress=_on_training(bars), processes=processes, device=device
-        )
-    if not is_first():
-        return  # several processes trained together: one speaks
-    print_object(
-        {"family": config.name, "runs": len(record.runs), "out": str(folder)}, as_json,
-        f"next: isoloss init {folder} study.toml",
-    )  # fmt: skip
-
-
-@app.command()
+@app.command(rich_help_panel=ANSWERS)
 def report(
     store: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; RUN/report.html if left out.")
+    ] = None,
     loss: Loss = None,
     no_laws: Annotated[
         bool, typer.Option("--no-laws", help="Draw only: ask no law, fit no curve.")
     ] = False,
+    language: Annotated[
+        str, typer.Option(help="That the page starts in: en or zh; the page switches too.")
+    ] = "en",
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write figures for a paper there, and no page."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of the figures: svg, png, pdf, with commas between.")
+    ] = "svg",
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write one self-contained page: what the loss explains, what studies found, what failed.
 
-    Example: isoloss report RUN --out report.html
+    Examples:
+    - `isoloss report RUN --out report.html`
+    - `isoloss report RUN --language zh`
+    - `isoloss report RUN --figures figures --format svg,pdf`
     """
-    from isoloss.report import write
+    from isoloss.report import write, write_figures
     from isoloss.store import Store
 
-    page = out or store / "report.html"
-    summary = write(Store(store), page, loss=loss, laws=not no_laws)
+    results = Store(store)
+    if figures is not None:
+        kinds = [one.strip() for one in formats.split(",")]
+        with Terminal(quiet=quiet, doing=f"writing figures to {figures}"):
+            drawn = write_figures(results, figures, formats=kinds, loss=loss, laws=not no_laws)
+        print_object(drawn.record(), as_json, None)
+        return
+    page = out or results.path / "report.html"
+    with Terminal(quiet=quiet, doing=f"writing {page}"):
+        summary = write(results, page, loss=loss, language=language, laws=not no_laws)
     print_object(summary.record(), as_json, None)
 
 
-@app.command()
-def sql(store: RunFolder, statement: Annotated[str, typer.Argument(metavar="SELECT")],
-        as_json: Json = False) -> None:  # fmt: skip
+@app.command(rich_help_panel=ANSWERS)
+def sql(
+    store: RunFolder,
+    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT statement.")],
+    as_json: Json = False,
+) -> None:
     """Query a store: checkpoints, cells, measurements, items, failures, flags.
 
-    Example: isoloss sql RUN "SELECT model, step, value FROM measurements WHERE metric='accuracy'"
+    Examples:
+    - `isoloss sql RUN "SELECT model, step, value FROM measurements WHERE metric='accuracy'"`
+    - `isoloss sql RUN "SELECT * FROM failures" --json`
     """
     from isoloss.store import Store, query
 
@@ -200,15 +209,23 @@ def sql(store: RunFolder, statement: Annotated[str, typer.Argument(metavar="SELE
     print_rows(rows, as_json)
 
 
-@app.command("ls")
+@app.command("ls", rich_help_panel=ANSWERS)
 def list_checkpoints(
-    what: Annotated[str, typer.Argument(metavar="RUN|REPO|FOLDER")],
-    revision: Annotated[str, typer.Option(help="Pattern of the revisions.")] = "step{step}",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RUN|REPO|FOLDER", help="A store, OWNER/NAME, or checkpoints."),
+    ],
+    revision: Annotated[
+        str, typer.Option(help="Pattern of a repository's revisions.")
+    ] = "step{step}",
     as_json: Json = False,
 ) -> None:
     """List the checkpoints of a store, a hub repository or a folder, with sizes and gaps.
 
-    Examples: isoloss ls RUN · isoloss ls EleutherAI/pythia-70m · isoloss ls runs/7b
+    Examples:
+    - `isoloss ls RUN`
+    - `isoloss ls EleutherAI/pythia-70m --revision step{step}`
+    - `isoloss ls runs/7b`
     """
     from isoloss.engine.listing import listing
 
@@ -218,28 +235,17 @@ def list_checkpoints(
         say(f"gaps: {found.gaps}")
 
 
-@app.command()
+@app.command(rich_help_panel=ANSWERS)
 def status(store: RunFolder, as_json: Json = False) -> None:
     """Tell how far a run is: cells done and failed, flags, what is unknown.
 
-    Example: isoloss status RUN
+    Example:
+    - `isoloss status RUN`
     """
     from isoloss.engine.listing import status as status_of
     from isoloss.store import Store
 
     print_object(status_of(Store(store)), as_json, None)
-
-
-def _on_training(bars: TrainingBars) -> Callable[[TrainingProgress], None]:
-    def show(now: TrainingProgress) -> None:
-        facts = f"{now.loss_nats_per_token:.3f} nats {now.tokens_per_second:,.0f} tokens/s"
-        if now.distance is not None:
-            facts += f" {now.distance.label}"
-        bars(now.run, now.step, now.steps, facts)
-        if now.step == now.steps:
-            bars.note(f"{now.run}: {facts}, waited for data {now.wait_share:.1%} of the time")
-
-    return show
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.console import plain, print_table
+from isoloss.cli_words import Json, Quiet, RunFolder
+from isoloss.console import Terminal, plain, print_table
 
 if TYPE_CHECKING:
     from isoloss.studies.checkup.checking import Checkup
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    store: Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")],
+    store: RunFolder,
     against: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A text that may hold the tasks' documents."),
@@ -28,17 +29,19 @@ def check(
     study: Annotated[
         Path | None, typer.Option(metavar="STUDY.toml", help="Where its paths start from.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON value on standard output.")
-    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check files, weights, tokenizers, and tasks that stand in a training text.
 
-    Examples: isoloss check RUN · isoloss check RUN --against train.jsonl --study study.toml
+    Examples:
+    - `isoloss check RUN`
+    - `isoloss check RUN --against train.jsonl --study study.toml`
     """
     from isoloss.studies.checkup.checking import check as check_store
 
-    found = check_store(store, study=study, against=against or (), prefix=bos)
+    with Terminal(quiet=quiet, doing=f"checking {store}"):
+        found = check_store(store, study=study, against=against or (), prefix=bos)
     if as_json:
         print(json.dumps(found.record()))
     else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.console import plain, print_table
+from isoloss.cli_words import OUTPUT, Json, RunFolder, checkpoints, one_of, tasks
+from isoloss.console import Terminal, plain, print_table
 from isoloss.errors import BadRequest, nearest_name
 
 if TYPE_CHECKING:
@@ -23,42 +23,71 @@ EQUAL_LOSS, VARIANT = "equal-loss", "variant"
 
 
 def compare(
-    store: Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")],
+    store: RunFolder,
     a: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="Run or model, NAME@STEP; last if absent.")
+        str | None,
+        typer.Argument(
+            metavar="[A]",
+            help="Run or model, NAME@STEP; its last checkpoint without @.",
+            autocompletion=checkpoints,
+        ),
     ] = None,
-    b: Annotated[str | None, typer.Argument(metavar="[B]", help="What A is held against.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="[B]", help="What A is held against.", autocompletion=checkpoints),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only these tasks.", autocompletion=tasks)
+    ] = None,
     corpus: Annotated[list[str] | None, typer.Option(help="Only these corpora.")] = None,
     metric: Annotated[str | None, typer.Option(help="Such as accuracy_per_char.")] = None,
     num_fewshot: Annotated[int | None, typer.Option(help="Examples in every prompt.")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="equal-loss", help="Runs A and B where losses are equal.")
+        str | None,
+        typer.Option(
+            metavar=EQUAL_LOSS,
+            help="Runs A and B where losses are equal.",
+            autocompletion=one_of(EQUAL_LOSS),
+        ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="variant", help="The recipes of a family; no A, no B.")
+        str | None,
+        typer.Option(
+            metavar=VARIANT,
+            help="The recipes of a family; no A, no B.",
+            autocompletion=one_of(VARIANT),
+        ),
     ] = None,
     loss: Annotated[
         str | None, typer.Option(metavar="SUBJECT:METRIC", help="The loss axis, where several.")
     ] = None,
-    family: Annotated[str | None, typer.Option(help="With --by, where there are several.")] = None,
+    family: Annotated[str | None, typer.Option(help="With --by, where several.")] = None,
     params: Annotated[
-        float | None, typer.Option(metavar="N", help="With --by: size of the target.")
+        float | None,
+        typer.Option(
+            metavar="N", help="With --by: parameters of the target; the largest here if left out."
+        ),
     ] = None,
     tokens: Annotated[
-        float | None, typer.Option(metavar="D", help="With --by: tokens of the target.")
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="With --by: training tokens of the target; ten times the compute if left out.",
+        ),
     ] = None,
-    level: Annotated[float, typer.Option(help="Of all intervals.")] = 0.95,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON value on standard output.")
+    level: Annotated[float, typer.Option(help="Coverage of all intervals.")] = 0.95,
+    as_json: Json = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Only the tables: no notes.", rich_help_panel=OUTPUT),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only the tables: no notes.")] = False,
 ) -> None:
     """Compare two checkpoints on the same documents, runs at equal loss, or recipes.
 
-    Examples: isoloss compare RUN small@1000 small@2000
-    · isoloss compare RUN small large --at equal-loss --task arc_easy
-    · isoloss compare RUN --by variant --task arc_easy --params 7e9 --tokens 3e11
+    Examples:
+    - `isoloss compare RUN small@1000 small@2000`
+    - `isoloss compare RUN small large --at equal-loss --task arc_easy`
+    - `isoloss compare RUN --by variant --task arc_easy --params 7e9 --tokens 3e11`
     """
     from isoloss.store import Store
     from isoloss.studies.comparison.comparing import as_record, check_level
@@ -70,24 +99,25 @@ def compare(
     _check(a, b, at, by, corpus, target=params or tokens, family=family, task=task)
     results = Store(store)
     lines: Any
-    if by is not None:
-        found: Any = compare_recipes(
-            results, task=next(iter(task or ()), None), metric=metric, num_fewshot=num_fewshot,
-            loss=loss, family=family, params=params, tokens=tokens, seed=0,
-        )  # fmt: skip
-        lines = _print_recipes
-    elif at is not None:
-        found = equal_losses(
-            results, a or "", b or "", tasks=task or (), metric=metric, num_fewshot=num_fewshot,
-            loss=loss, level=level, seed=0,
-        )  # fmt: skip
-        lines = _print_equal_losses
-    else:
-        found = compare_two(
-            results, a or "", b or "", tasks=task or (), corpora=corpus or (), metric=metric,
-            num_fewshot=num_fewshot, level=level,
-        )  # fmt: skip
-        lines = _print_comparison
+    with Terminal(quiet=quiet, doing=f"comparing in {store}"):
+        if by is not None:
+            found: Any = compare_recipes(
+                results, task=next(iter(task or ()), None), metric=metric, num_fewshot=num_fewshot,
+                loss=loss, family=family, params=params, tokens=tokens, seed=0,
+            )  # fmt: skip
+            lines = _print_recipes
+        elif at is not None:
+            found = equal_losses(
+                results, a or "", b or "", tasks=task or (), metric=metric, num_fewshot=num_fewshot,
+                loss=loss, level=level, seed=0,
+            )  # fmt: skip
+            lines = _print_equal_losses
+        else:
+            found = compare_two(
+                results, a or "", b or "", tasks=task or (), corpora=corpus or (), metric=metric,
+                num_fewshot=num_fewshot, level=level,
+            )  # fmt: skip
+            lines = _print_comparison
     if as_json:
         print(json.dumps(as_record(found)))
         return

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.cli_import import Json
-from isoloss.console import print_object
+from isoloss.cli_words import FORMATS, DryRun, Json, Quiet, RunFolder, one_of
+from isoloss.console import Terminal, print_object
 from isoloss.errors import BadRequest, nearest_name
 
 if TYPE_CHECKING:
     from isoloss.store import Store
     from isoloss.store.exports import Written
 
-FORMATS = ("lm-eval", "csv", "parquet", "wandb", "model-card")
-
 
 def export(
-    store: Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")],
-    to: Annotated[str, typer.Option(metavar="FORMAT", help=", ".join(FORMATS))],
+    store: RunFolder,
+    to: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help=", ".join(FORMATS), autocompletion=one_of(*FORMATS)),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="RUN/exports/FORMAT if left out.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a store's numbers as lm-eval results, a table, W&B runs or model cards.
 
-    Examples: isoloss export RUN --to lm-eval --out results · isoloss export RUN --to csv
+    Examples:
+    - `isoloss export RUN --to lm-eval --out results`
+    - `isoloss export RUN --to csv --dry-run`
     """
     from isoloss.store import Store
 
     write = _writer(to)
-    written = write(Store(store), out or store / "exports" / to)
+    results = Store(store)
+    folder = out or results.path / "exports" / to
+    with Terminal(quiet=quiet, doing=f"writing {folder}"):
+        if dry_run:
+            with TemporaryDirectory(prefix="isoloss-") as elsewhere:
+                written = write(results, Path(elsewhere) / "export")
+            written = replace(written, out=str(folder))
+        else:
+            written = write(results, folder)
+    if dry_run:
+        print_object(asdict(written), as_json, "nothing was written there")
+        return
     print_object(asdict(written), as_json, _next(to, written.out))
 
 

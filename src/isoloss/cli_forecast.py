@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.console import print_table, say
+from isoloss.cli_words import Json, Quiet, RunFolder, tasks
+from isoloss.console import Terminal, print_table, say
 from isoloss.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
 
 def forecast(
-    store: Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")],
+    store: RunFolder,
     params: Annotated[
         float | None, typer.Option(metavar="N", help="Total parameters, such as 7e9.")
     ] = None,
     tokens: Annotated[
         float | None, typer.Option(metavar="D", help="Training tokens, such as 3e11.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="The score; the loss alone if left out.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="The score; the loss alone if left out.", autocompletion=tasks),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="Such as accuracy_per_char.")] = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples in every prompt.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Examples in every prompt, where several.")
+    ] = None,
     loss: Annotated[
         str | None, typer.Option(metavar="SUBJECT:METRIC", help="The loss axis, where several.")
     ] = None,
@@ -47,37 +52,39 @@ def forecast(
     keep_saturated: Annotated[
         bool, typer.Option("--keep-saturated", help="Fit runs that got worse too.")
     ] = False,
-    level: Annotated[float, typer.Option(help="Of all intervals.")] = 0.9,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON value on standard output.")
-    ] = False,
+    level: Annotated[float, typer.Option(help="Coverage of all intervals.")] = 0.9,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Forecast the loss and the score of a run that was never trained, with its interval.
 
-    Examples: isoloss forecast RUN --params 7e9 --tokens 3e11 --task piqa
-    · isoloss forecast RUN --task piqa --reach 0.8 --tokens 3e11
-    · isoloss forecast RUN --backtest
+    Examples:
+    - `isoloss forecast RUN --params 7e9 --tokens 3e11 --task piqa`
+    - `isoloss forecast RUN --task piqa --reach 0.8 --tokens 3e11`
+    - `isoloss forecast RUN --backtest`
     """
     from isoloss.store import Store
     from isoloss.studies.forecasts.forecasting import Family, forecast_run, reach_score
 
     _check(params, reach, task, backtest=backtest, keep=keep)
     which = Family(task, metric, num_fewshot, loss, family, variant)
-    results = Store(store)
+    results, terminal = Store(store), Terminal(quiet=quiet, doing=f"forecasting from {store}")
     if backtest:
-        _backtest(results, which, keep_saturated, level, keep=keep, as_json=as_json)
+        _backtest(results, which, keep_saturated, level, terminal, keep=keep, as_json=as_json)
     elif reach is not None:
-        needed = reach_score(
-            results, which, reach, params=params, tokens=tokens, far=far, level=level,
-            keep_saturated=keep_saturated,
-        )  # fmt: skip
+        with terminal:
+            needed = reach_score(
+                results, which, reach, params=params, tokens=tokens, far=far, level=level,
+                keep_saturated=keep_saturated,
+            )  # fmt: skip
         _print(needed.record(), _reach_lines, as_json)
     else:
         assert params is not None
-        got = forecast_run(
-            results, which, params=params, tokens=tokens, far=far, level=level,
-            keep_saturated=keep_saturated,
-        )  # fmt: skip
+        with terminal:
+            got = forecast_run(
+                results, which, params=params, tokens=tokens, far=far, level=level,
+                keep_saturated=keep_saturated,
+            )  # fmt: skip
         _print(got.record(), _forecast_lines, as_json)
 
 
@@ -101,15 +108,17 @@ def _check(
 
 
 def _backtest(
-    store: Store, which: Family, keep_saturated: bool, level: float, *, keep: bool, as_json: bool
-) -> None:
+    store: Store, which: Family, keep_saturated: bool, level: float, terminal: Terminal,
+    *, keep: bool, as_json: bool,
+) -> None:  # fmt: skip
     from isoloss.studies.findings import save
     from isoloss.studies.forecasts.backtest import backtest
     from isoloss.studies.forecasts.backtest_findings import backtest_findings, backtest_record
 
     options = {k: v for k, v in which._asdict().items() if k != "task"}
     tasks = None if which.task is None else [which.task]
-    found = backtest(store, tasks=tasks, keep_saturated=keep_saturated, level=level, **options)
+    with terminal:
+        found = backtest(store, tasks=tasks, keep_saturated=keep_saturated, level=level, **options)
     given = {**options, "task": which.task}
     words = "".join(
         f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.cli_import import Json
+from isoloss.cli_words import (
+    DEVICES,
+    DTYPES,
+    FOLLOW,
+    GPUS,
+    WHERE,
+    WITHOUT_FILE,
+    DryRun,
+    Json,
+    Quiet,
+    Verbose,
+    one_of,
+    probes,
+)
 from isoloss.console import Terminal, print_object, print_table, say
 from isoloss.errors import BadRequest
 
@@ -18,67 +31,156 @@ if TYPE_CHECKING:
     from isoloss.engine.plan import Plan
     from isoloss.study import Study
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and results.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="A line for every cell.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Only these probes; all of the file if left out.", autocompletion=probes),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="The store; the study's name if left out."),
+]
 
 
 def run(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Without a file: folder, glob or OWNER/NAME.")
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="What to measure; or --model.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision, e.g. step{step}.")] = None,
-    steps: Annotated[str | None, typer.Option(help="all, log:20, 0..143000:1000, 1,2,4")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Names or files, separated by commas.")] = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples in every prompt.")] = None,
-    limit: Annotated[float | None, typer.Option(help="Documents of every task.")] = None,
-    include_path: Annotated[str | None, typer.Option(help="Folder of lm-eval YAML.")] = None,
-    corpus: Annotated[list[str] | None, typer.Option(help="Text to measure the loss on.")] = None,
-    document: Annotated[
-        str | None, typer.Option(help="file, line, blank-line or separator:TEXT")
-    ] = None,
-    context: Annotated[int | None, typer.Option(help="Window of the corpora, tokens.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1")] = None,
+    out: Out = None,
+    only: Only = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the file.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file."),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these probes.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder, glob or OWNER/NAME of a hub.", rich_help_panel=WITHOUT_FILE),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Hub revision, e.g. step{step}.", rich_help_panel=WITHOUT_FILE),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="all, log:20, last:3, 0..143000:1000, 1,2,4; all if left out.",
+            rich_help_panel=WITHOUT_FILE,
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="lm-eval names or files, separated by commas.", rich_help_panel=WITHOUT_FILE
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            help="Examples in every prompt; the task's own number if left out.",
+            rich_help_panel=WITHOUT_FILE,
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Documents of every task, a share below 1; all if left out.",
+            rich_help_panel=WITHOUT_FILE,
+        ),
+    ] = None,
+    include_path: Annotated[
+        str | None, typer.Option(help="Folder of lm-eval YAML.", rich_help_panel=WITHOUT_FILE)
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to measure the loss on.", rich_help_panel=WITHOUT_FILE),
+    ] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            help="What ends a document of it: file, line, blank-line, separator:TEXT.",
+            rich_help_panel=WITHOUT_FILE,
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of a window; the model's, at most 2048, if left out.",
+            rich_help_panel=WITHOUT_FILE,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 if left out.",
+            rich_help_panel=WITHOUT_FILE,
+            autocompletion=one_of(*DTYPES),
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto if left out; cpu, cuda, cuda:1.",
+            rich_help_panel=WITHOUT_FILE,
+            autocompletion=one_of(*DEVICES),
+        ),
+    ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N|auto", help="Begin with this part; others share it.")
+        str | None,
+        typer.Option(
+            metavar="I/N|auto", help="Begin with this part; others share it.", rich_help_panel=WHERE
+        ),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(metavar="0-7", help="One process a GPU; or cpu,cpu.")
+        str | None,
+        typer.Option(metavar="0-7", help="One process a GPU; or cpu,cpu.", rich_help_panel=WHERE),
     ] = None,
-    engine: Annotated[str, typer.Option(metavar="local|ray", help="What the cells run on.")] = (
-        "local"
-    ),
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="What the cells run on.",
+            rich_help_panel=WHERE,
+            autocompletion=one_of("local", "ray"),
+        ),
+    ] = "local",
     address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT|auto", help="Of the Ray cluster.")
+        str | None,
+        typer.Option(metavar="HOST:PORT|auto", help="Of the Ray cluster.", rich_help_panel=WHERE),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Measure checkpoints as training writes them.")
+        bool,
+        typer.Option(
+            "--follow", help="Measure checkpoints as training writes them.", rich_help_panel=FOLLOW
+        ),
     ] = False,
-    every: Annotated[str, typer.Option(help="Between looks: 60s, 5m, 1h.")] = "60s",
+    every: Annotated[
+        str, typer.Option(help="Between looks: 60s, 5m, 1h.", rich_help_panel=FOLLOW)
+    ] = "60s",
     follow_until: Annotated[
-        int | None, typer.Option(metavar="STEP", help="End when every run has come so far.")
+        int | None,
+        typer.Option(
+            metavar="STEP", help="End when every run has come so far.", rich_help_panel=FOLLOW
+        ),
     ] = None,
     on_change: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="Gets each piece of news as JSON.")
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Gets each piece of news as JSON.", rich_help_panel=FOLLOW
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Tell what would run, and stop.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The store.")] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure every checkpoint of a study; stopped at any moment, it goes on where it was.
 
-    Examples: isoloss run study.toml --out RUN
-    · isoloss run --model runs/7b --steps log:20 --tasks arc_easy --corpus valid.txt --out RUN
-    · isoloss run study.toml --out RUN --shard auto --devices 0-7
-    · isoloss run study.toml --out RUN --engine ray --address auto
-    · isoloss run study.toml --out RUN --follow --on-change "python notify.py"
+    Examples:
+    - `isoloss run study.toml --out RUN`
+    - `isoloss run study.toml --out RUN --only token_loss --set run.dtype=bfloat16`
+    - `isoloss run --model runs/7b --steps log:20 --tasks arc_easy --corpus valid.txt`
+    - `isoloss run study.toml --out RUN --shard auto --devices 0-7`
+    - `isoloss run study.toml --out RUN --engine ray --address auto`
+    - `isoloss run study.toml --out RUN --follow --on-change "python notify.py"`
     """
     from isoloss.engine.one_line import OneLine
 
@@ -88,7 +190,7 @@ def run(
         document=document, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     config = _study(study, options, set_ or [])
-    folder, probes = out or Path(config.name), only or []
+    folder, wanted = out or Path(config.name), only or []
     if not follow and (follow_until is not None or on_change is not None or every != "60s"):
         raise BadRequest(
             "--every, --follow-until and --on-change say how to follow.", remedy="add --follow"
@@ -103,37 +205,48 @@ def run(
     if dry_run:
         from isoloss.engine.plan import plan as make_plan
 
-        _print_plan(make_plan(config, out=folder, only=probes), as_json)
+        _print_plan(make_plan(config, out=folder, only=wanted), as_json)
         return
-    terminal = Terminal(quiet=quiet, verbose=verbose)
-    if follow:
-        summary = _follow(config, folder, probes, terminal, every, follow_until, on_change)
-    else:
-        summary = _once(config, folder, probes, terminal, shard, devices, engine, address)
-    print_object(summary.record(), as_json, f"store: {folder}; next: isoloss report {folder}")
+    with Terminal(quiet=quiet, verbose=verbose, doing="reading the study") as terminal:
+        if follow:
+            summary = _follow(config, folder, wanted, terminal, every, follow_until, on_change)
+        else:
+            summary = _once(config, folder, wanted, terminal, shard, devices, engine, address)
+    done = summary.store
+    print_object(summary.record(), as_json, f"store: {done}; next: isoloss report {done}")
     raise typer.Exit(1 if summary.failed else 0)
 
 
 def plan(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.toml")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The store.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these probes.")] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to measure.")],
+    out: Out = None,
+    only: Only = None,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="Processes, each with a device of its own.")
+        int,
+        typer.Option(metavar="N", help="Processes, each with a device of its own."),
     ] = 1,
     gpu: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Times of an h100, a100, l40s, ...")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Times of an h100, a100, l40s, ...; of this machine, roughly, if left out.",
+            autocompletion=one_of(*GPUS),
+        ),
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Of a device for an hour.")] = None,
+    price: Annotated[
+        float | None, typer.Option(help="Of a device for an hour, in any currency.")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Time this machine first, in some 20 s.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Tell what a study would run and what it costs; nothing is fetched, nothing is run.
 
-    Examples: isoloss plan study.toml --calibrate
-    · isoloss plan study.toml --gpu h100 --workers 8 --price 2.50
+    Examples:
+    - `isoloss plan study.toml --calibrate`
+    - `isoloss plan study.toml --gpu h100 --workers 8 --price 2.50`
     """
     from isoloss.engine.plan import plan as make_plan
     from isoloss.study import Study
@@ -153,11 +266,13 @@ def plan(
     elif calibrate:
         from isoloss.engine.calibration import calibrate as time_machine
 
-        figures = time_machine(config.run)
+        with Terminal(quiet=quiet, doing="timing this machine"):
+            figures = time_machine(config.run)
     folder = out or Path(config.name)
-    made = make_plan(
-        config, out=folder, only=only or (), throughput=figures, workers=workers, price=price
-    )
+    with Terminal(quiet=quiet, doing="counting cells"):
+        made = make_plan(
+            config, out=folder, only=only or (), throughput=figures, workers=workers, price=price
+        )
     _print_plan(made, as_json)
 
 

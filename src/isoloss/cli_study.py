@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.console import Terminal, TrainingBars, print_object, print_rows, say
+from isoloss.cli_train import on_training
+from isoloss.cli_words import SCALES, STUDY_NAMES, DryRun, Json, Quiet, Verbose, one_of
+from isoloss.console import Terminal, print_object, print_rows, say
 from isoloss.errors import BadRequest, nearest_name
 
 if TYPE_CHECKING:
-    from isoloss.pretrain import Progress
     from isoloss.studies.recipe import RecipeSummary
 
 SMOKE = "_smoke"
@@ -23,32 +23,46 @@ SMOKE = "_smoke"
 
 def study(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="emergence, implicit-bias, trajectories, ...")
+        str,
+        typer.Argument(
+            metavar="NAME", help=", ".join(STUDY_NAMES), autocompletion=one_of(*STUDY_NAMES)
+        ),
     ],
-    scale: Annotated[str, typer.Option(help="tiny: minutes on a laptop; small; paper.")] = "tiny",
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="tiny: minutes on a laptop; small: hours; paper: files and advice alone.",
+            autocompletion=one_of(*SCALES),
+        ),
+    ] = "tiny",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the study, its store.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="RUN", help="Folder of the study, its store; NAME if left out."
+        ),
     ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Real text by name, such as en=FILE."),
     ] = None,
-    processes: Annotated[int, typer.Option(help="Runs trained side by side.")] = 2,
-    dry_run: Annotated[bool, typer.Option(help="Tell what would be trained, and stop.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON value on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and results.")] = False,
+    processes: Annotated[
+        int, typer.Option(help="Runs trained side by side, one thread each.", min=1)
+    ] = 2,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a study from its recipe: train its families, measure, judge its claims, write the page.
 
     Stopped at any moment, it goes on where it was.
 
-    Examples: isoloss study emergence --scale tiny --out emergence
-    · isoloss study emergence --scale tiny --text en=en.txt --text zh=zh.txt --out emergence
+    Examples:
+    - `isoloss study emergence --dry-run`
+    - `isoloss study emergence --scale tiny --out emergence`
+    - `isoloss study emergence --text en=en.txt --text zh=zh.txt --out emergence`
     """
-    from isoloss.report import write
-    from isoloss.studies.recipe import SCALES, Order, find_recipe, run_recipe
+    from isoloss.studies.recipe import Order, find_recipe, run_recipe
     from isoloss.studies.recipe_plan import plan_recipe
 
     recipe = find_recipe(name)
@@ -72,10 +86,13 @@ def study(
         print_rows(plan.rows(), as_json=False)
         say("\n".join(plan.lines()))
         return
-    with TrainingBars(quiet=quiet) as bars:
+    # not above: it takes a second to import, and a wrong word should not
+    from isoloss.report import write
+
+    with Terminal(quiet=quiet, verbose=verbose) as terminal:
         summary = run_recipe(
-            recipe, order, folder, Terminal(quiet=quiet), write_page=write,
-            on_training=_on_training(bars), processes=processes,
+            recipe, order, folder, terminal, write_page=write,
+            on_training=on_training(terminal), processes=processes,
         )  # fmt: skip
     _print(summary, as_json)
     raise typer.Exit(1 if summary.failed else 0)
@@ -97,14 +114,6 @@ def _texts(given: list[str] | None) -> dict[str, Path]:
             )  # fmt: skip
         texts[key] = Path(file)
     return texts
-
-
-def _on_training(bars: TrainingBars) -> Callable[[Progress], None]:
-    def show(now: Progress) -> None:
-        facts = f"{now.loss_nats_per_token:.3f} nats {now.tokens_per_second:,.0f} tokens/s"
-        bars(now.run, now.step, now.steps, facts)
-
-    return show
 
 
 def _print(summary: RecipeSummary, as_json: bool) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isoloss.shown import Shown, told
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Estimate(Shown):
     """What every measurement returns.
 
     Attributes:
@@ -21,6 +23,10 @@ class Estimate:
     value: float
     stderr: float | None
     n: int
+
+    def shown_facts(self) -> list[tuple[str, object]]:
+        """The value with its error, on one line."""
+        return [("value", told(self))]
 
 
 def mean(values: ArrayLike) -> Estimate:

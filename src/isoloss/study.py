@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from isoloss.config import Part, check, parse, parse_bytes, parse_seconds, read
 from isoloss.errors import BadStudy
+from isoloss.shown import Shown
 from isoloss.study_probes import ProbesSpec, Steps, selection
 
 _OF_LANGUAGE = re.compile(r"[ABC]|task-[1-9]\d*")
@@ -184,7 +185,7 @@ class AxisSpec(Part):
         return f"{self.loss.task}:{self.loss.metric}"
 
 
-class Study(Part):
+class Study(Shown, Part):
     """What to measure on which family.
 
     Load one with :meth:`load`; paths in it are relative to its file.
@@ -232,6 +233,15 @@ class Study(Part):
         study._folder, study._text = folder.resolve(), text
         study._check_subjects(source)
         return study
+
+    def shown_facts(self) -> list[tuple[str, object]]:
+        """What is measured on what."""
+        models = [model.name for family in self.family for model in family.model]
+        trained = [family.pretrained for family in self.family if family.pretrained]
+        probes = [name for name, spec in self.probe if spec is not None]
+        axis = None if self.axis is None else self.axis.name
+        return [("name", self.name), ("models", models + trained), ("corpora", list(self.corpus)),
+                ("tasks", list(self.task)), ("probes", probes), ("loss", axis)]  # fmt: skip
 
     @property
     def text(self) -> str:

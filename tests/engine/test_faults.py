@@ -15,7 +15,9 @@ import torch
 from engine_tables import assert_equal_tables
 from fault_workers import CONTEXT, fault_file, run_driver, run_without_claims, start_server
 from isoloss.engine.local import run
+from isoloss.engine.plan import plan
 from isoloss.engine.shards import Shard
+from isoloss.engine.throughput import ONE_CORE
 from isoloss.errors import BadStore, NotWritable
 from isoloss.store import Store
 from isoloss.store.wholeness import examine
@@ -273,6 +275,8 @@ def test_a_checkpoint_that_changed_between_two_runs_is_refused_with_both_digests
     old = first.read_bytes()
     before = Store(out).checkpoints().collect()
     shutil.copy(second, first)
+    (told,) = plan(study, out=out, throughput=ONE_CORE).unreadable
+    assert "not those that were measured before" in told
     summary = run(study, out=out)
     assert (summary.failed, summary.done) == (1, 15)  # of five checkpoints three cells
     (failure,) = failures(out)

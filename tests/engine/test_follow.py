@@ -249,7 +249,7 @@ def test_from_the_command_line_news_reach_a_command_and_an_interrupt_keeps_the_s
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "finished cells are kept" in errors
+    assert "what is finished is kept. To go on: isoloss run study.toml" in errors
     assert "--on-change ended with status 1, the run goes on: no room in the channel" in errors
     (record,) = map(json.loads, (live / "news.jsonl").read_text().splitlines())
     assert (record["event"], record["checkpoint"], record["step"]) == ("new_point", "f/m@1", 1)

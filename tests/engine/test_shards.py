@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from engine_tables import assert_equal_tables, tables
 from isoloss import cli
 from isoloss.engine.local import Runner, run
-from isoloss.engine.shards import LEASES_FOLDER, Shard, measure_shard
+from isoloss.engine.shards import Shard, measure_shard
 from isoloss.engine.workers import _Order, _work, parse_devices, run_on_devices
 from isoloss.errors import BadRequest, BadStudy, StoreBusy
 from isoloss.store import Store
 from isoloss.store.leases import Leases
+from isoloss.store.place import LEASES_FOLDER
 from isoloss.study import Study
 from shard_workers import start_shards
 

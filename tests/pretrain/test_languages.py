@@ -269,7 +269,8 @@ def default_of(name: str, kind: type) -> str:
 
 @pytest.mark.parametrize("table", list(TABLES))
 def test_the_page_lists_every_key_of_a_family_file_with_its_default(table):
-    page = (ROOT / "docs" / "pretrain.md").read_text(encoding="utf-8")
+    pages = [(ROOT / "docs" / name).read_text("utf-8") for name in ("pretrain.md", "languages.md")]
+    page = "".join(pages)
     (rows,) = re.findall(rf"^\| {re.escape(table)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.M)
     listed = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", rows, re.M))
     kind = TABLES[table]

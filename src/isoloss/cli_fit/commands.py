@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from isoloss.cli_fit.sibling_runs import judge_runs
+from isoloss.cli_fit.options import (
+    Files,
+    Items,
+    Kind,
+    Level,
+    Loss,
+    Run,
+    Score,
+    Seed,
+    Tokens,
+    Where,
+)
+from isoloss.cli_fit.sibling_runs import judge_runs, runs_of
 from isoloss.cli_fit.words import (
     emergence_lines,
     loss_law_lines,
@@ -18,37 +30,22 @@ from isoloss.cli_fit.words import (
     run_lines,
     task_law_lines,
 )
-from isoloss.cli_import import Json
-from isoloss.console import say
+from isoloss.cli_group import Group
+from isoloss.cli_words import Json, Quiet, one_of
+from isoloss.console import Terminal, say
 from isoloss.errors import BadRequest, Refused, nearest_name
 
 if TYPE_CHECKING:
     from isoloss.laws import Interval
     from isoloss.store.plain_tables import Limits, Rows
 
-app = typer.Typer(no_args_is_help=True, help="Fit a law to a plain table whose columns you name.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Fit a law to a plain table whose columns you name."
+)
 
 _LONG = 1_000
 """Rows from which the commands save time where it costs next to nothing, and say so."""
 _STARTS, _DRAWS, _DRAWS_OF_MANY = 400, 999, 199
-
-Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="CSV, TSV, Parquet or JSON lines; stacked.")
-]
-Loss = Annotated[str, typer.Option(metavar="COL", help="Nats per token; or an expression.")]
-Score = Annotated[str, typer.Option(metavar="COL", help="A share, 0 to 1; or an expression.")]
-Tokens = Annotated[str, typer.Option(metavar="COL", help="Tokens seen; or an expression.")]
-Run = Annotated[
-    str | None,
-    typer.Option(metavar="COL", help="Names the training run; several columns between commas."),
-]
-Where = Annotated[
-    str | None, typer.Option(metavar="EXPR", help="Only rows that meet it: 'step >= 1000'.")
-]
-Items = Annotated[str | None, typer.Option(metavar="COL|INT", help="Documents behind each score.")]
-Seed = Annotated[int, typer.Option(help="Of the draws: the same seed gives the same digits.")]
-Kind = Annotated[str, typer.Option("--interval", help="auto, bootstrap, delta or none.")]
-Level = Annotated[float, typer.Option(help="Coverage the intervals aim at.")]
 
 
 @app.command("loss-law")
@@ -58,9 +55,13 @@ def fit_loss(
     tokens: Tokens,
     loss: Loss,
     run: Run = None,
-    form: Annotated[str, typer.Option(help="chinchilla, overtraining, compute or params.")] = (
-        "chinchilla"
-    ),
+    form: Annotated[
+        str,
+        typer.Option(
+            help="chinchilla, overtraining, compute or params.",
+            autocompletion=one_of("chinchilla", "overtraining", "compute", "params"),
+        ),
+    ] = "chinchilla",
     rule: Annotated[str, typer.Option(help="huber, huber_scale, log_squares or squares.")] = (
         "huber"
     ),
@@ -81,10 +82,12 @@ def fit_loss(
     where: Where = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit L = E + A / N^alpha + B / D^beta: a loss from parameters and tokens.
 
-    Example: isoloss fit loss-law runs.csv --params N --tokens "FLOP / (6 * N)" --loss loss --json
+    Example:
+    - `isoloss fit loss-law runs.csv --params N --tokens "FLOP / (6 * N)" --loss loss --json`
     """
     from isoloss.laws import Rule, fit_loss_law
 
@@ -100,7 +103,7 @@ def fit_loss(
     if starts is None and n > _LONG:
         starts = _STARTS
         notes.append(f"{n} rows: {starts} starts, drawn from the published grid (--starts 4500)")
-    with _quiet_arithmetic():
+    with _fitting(quiet):
         law = fit_loss_law(
             **rows.values,
             form=cast("Any", form),
@@ -120,7 +123,12 @@ def fit_task(
     files: Files,
     loss: Loss,
     score: Score,
-    form: Annotated[str, typer.Option(help="exponential or sigmoid.")] = "exponential",
+    form: Annotated[
+        str,
+        typer.Option(
+            help="exponential or sigmoid.", autocompletion=one_of("exponential", "sigmoid")
+        ),
+    ] = "exponential",
     score_is: Annotated[str, typer.Option(help="accuracy or error.")] = "accuracy",
     run: Run = None,
     n_items: Items = None,
@@ -130,18 +138,19 @@ def fit_task(
     where: Where = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a score as a function of a loss: exponential or sigmoid.
 
-    Example: isoloss fit task-law runs.csv --loss loss --score "acc / 100" --form sigmoid
-    --run model
+    Example:
+    - `isoloss fit task-law runs.csv --loss loss --score "acc / 100" --form sigmoid --run model`
     """
     from isoloss.laws import fit_task_law
 
     wanted = {"loss": loss, "score": score} | ({"n_items": n_items} if n_items else {})
     rows = _rows(files, wanted, run=run, where=where)
     _refuse_a_circle(rows)
-    with _quiet_arithmetic():
+    with _fitting(quiet):
         law = fit_task_law(
             rows.values["loss"],
             rows.values["score"],
@@ -179,11 +188,13 @@ def fit_emergence(
     where: Where = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Ask whether an ability appears at a threshold of the loss, and where.
 
-    Example: isoloss fit emergence runs.csv --loss loss --score acc --chance 0.25 --run model
-    --n-items 1000
+    Example:
+    - `isoloss fit emergence runs.csv --loss loss --score acc --chance 0.25 --run model
+      --n-items 1000`
     """
     from isoloss.laws import emergence
 
@@ -192,7 +203,7 @@ def fit_emergence(
     wanted |= {"n_items": n_items} if n_items else {}
     rows = _rows(files, wanted, run=run, where=where, top_score=2.0 if lower_is_better else 1.0)
     _refuse_a_circle(rows)
-    with _quiet_arithmetic():
+    with _fitting(quiet):
         found = emergence(
             rows.values["loss"],
             rows.values["score"],
@@ -233,10 +244,12 @@ def fit_saturation(
     where: Where = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Ask whether a run stopped improving or got worse; with --run, each run of the table.
 
-    Example: isoloss fit saturation log.csv --tokens "step * 2097152" --loss train_loss
+    Example:
+    - `isoloss fit saturation log.csv --tokens "step * 2097152" --loss train_loss`
     """
     for name, share in (("--start", start), ("--alpha", alpha)):
         if not 0 <= share < 1 or (name == "--alpha" and share == 0):
@@ -246,7 +259,7 @@ def fit_saturation(
                 remedy=f"leave {name} out, or give a smaller share",
             )
     rows = _rows(files, {"tokens": tokens, "loss": loss}, run=run, where=where)
-    notes, by_run = list(rows.notes), _by_run(rows)
+    notes, by_run = list(rows.notes), runs_of(rows)
     if draws is None:
         many = len(by_run) > 1 and len(rows.values["loss"]) > _LONG
         draws = _DRAWS_OF_MANY if many else _DRAWS
@@ -260,7 +273,7 @@ def fit_saturation(
         )
     options: dict[str, Any] = {"start": start, "margin": margin, "alpha": alpha, "draws": draws,
                                "seed": seed}  # fmt: skip
-    with _quiet_arithmetic():
+    with _fitting(quiet):
         law = judge_runs(by_run, siblings=siblings, sibling=sibling, **options)
     if rows.run is None:
         _print(record_of(law[""], "saturation", notes), run_lines, as_json)
@@ -321,19 +334,6 @@ def _refuse_a_circle(rows: Rows) -> None:
         )
 
 
-def _by_run(rows: Rows) -> dict[str, tuple[Any, Any]]:
-    """Tokens and losses of each run, in the order the table has them."""
-    import numpy as np
-
-    tokens, loss = rows.values["tokens"], rows.values["loss"]
-    if rows.run is None:
-        return {"": (tokens, loss)}
-    places: dict[str, list[int]] = {}
-    for place, label in enumerate(rows.run):
-        places.setdefault(label, []).append(place)
-    return {label: (tokens[np.array(at)], loss[np.array(at)]) for label, at in places.items()}
-
-
 def _interval(kind: str, level: float) -> Interval | None:
     from isoloss.laws import Interval
 
@@ -372,11 +372,14 @@ def _numbers_by_name(texts: list[str]) -> dict[str, float]:
 
 
 @contextmanager
-def _quiet_arithmetic() -> Iterator[None]:
-    """No warnings of far starts and wild draws that overflow: they are left out, and counted."""
+def _fitting(quiet: bool) -> Iterator[None]:
+    """Tell that a law is fitted, without the warnings of far starts and wild draws that overflow.
+
+    These are left out, and counted.
+    """
     import numpy as np
 
-    with np.errstate(all="ignore"):
+    with Terminal(quiet=quiet, doing="fitting the law"), np.errstate(all="ignore"):
         yield
 
 

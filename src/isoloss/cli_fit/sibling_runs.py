@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoloss.errors import BadRequest, nearest_name
+from isoloss.steps import steps
 
 if TYPE_CHECKING:
     from isoloss.laws.run_saturation import Saturation
     from isoloss.laws.sibling_runs import SiblingGap
+    from isoloss.store.plain_tables import Rows
 
 _SHOWN = 8
 
@@ -44,7 +46,8 @@ def judge_runs(
             for run, own in by_run.items()
             if run != sibling
         }
-    return {run: saturation(*own, **options) for run, own in by_run.items()}
+    each = steps("judging runs", by_run.items())
+    return {run: saturation(*own, **options) for run, own in each}
 
 
 def _check(siblings: bool, sibling: str | None, by_run: Mapping[str, object]) -> None:
@@ -67,3 +70,16 @@ def _check(siblings: bool, sibling: str | None, by_run: Mapping[str, object]) ->
             nearest=nearest_name(sibling, by_run),
             remedy=f"one of {', '.join(list(by_run)[:_SHOWN])}",
         )
+
+
+def runs_of(rows: Rows) -> dict[str, tuple[Any, Any]]:
+    """Tokens and losses of each run, in the order the table has them."""
+    import numpy as np
+
+    tokens, loss = rows.values["tokens"], rows.values["loss"]
+    if rows.run is None:
+        return {"": (tokens, loss)}
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(rows.run):
+        places.setdefault(label, []).append(place)
+    return {label: (tokens[np.array(at)], loss[np.array(at)]) for label, at in places.items()}

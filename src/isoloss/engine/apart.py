@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import isoloss
@@ -23,6 +22,7 @@ from isoloss.engine.ray_worker import Answer, Assignment, Worker
 from isoloss.engine.worklist import Work
 from isoloss.errors import CellFatal, WorkersLost
 from isoloss.family import Source
+from isoloss.interrupt import kept_from_children
 from isoloss.study import Study
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Apart:
 
     Args:
         study: what is measured.
-        out: the store, held for writing by this process.
+        out: address of the store, which this process holds for writing.
         seconds: after which a cell, or loading a checkpoint, counts as hanging.
     """
 
-    def __init__(self, study: Study, out: Path, seconds: float) -> None:
-        self._study, self._out, self.seconds = study, os.path.abspath(out), seconds
+    def __init__(self, study: Study, out: str, seconds: float) -> None:
+        self._study, self._out, self.seconds = study, out, seconds
         self._at: _Process | None = None
 
     def measure(
@@ -166,7 +166,8 @@ class Apart:
             process = context.Process(
                 target=_serve, args=(self._study, self._out, theirs), daemon=True
             )
-            process.start()
+            with kept_from_children():
+                process.start()
             theirs.close()
             self._at = _Process(process, orders)
             try:

@@ -7,16 +7,19 @@ were at an earlier look, so that a machine whose clock is set back loses no chec
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from isoloss.engine.resolve import Resolved
 from isoloss.errors import IsolossError
-from isoloss.family import Folder, Foreign
-from isoloss.models.files import CONFIG, LocalFiles, weight_names
+from isoloss.family import Folder, Foreign, Remote, Source
+from isoloss.models.files import CONFIG, Files, LocalFiles, weight_names
 from isoloss.models.headers import read_header
+from isoloss.models.remote import RemoteFiles
 
 MARKERS = ("training.json", "trainer_state.json")
 """Files that a trainer writes last."""
@@ -63,7 +66,7 @@ class Arrivals:
 
     def __init__(self, settle: float) -> None:
         self._settle, self._looks = settle, 0
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Source, _Seen] = {}
         self.waiting: list[str] = []
 
     def look(self, points: Iterable[Resolved]) -> list[Arrived]:
@@ -72,10 +75,10 @@ class Arrivals:
         ready, self.waiting = [], []
         for point in points:
             source, step = point.checkpoint.source, point.checkpoint.step or 0
-            if not isinstance(source, Folder | Foreign):  # a revision of a hub is there or not
+            if not isinstance(source, Folder | Foreign | Remote):  # of a hub: there or not
                 ready.append(Arrived(point, (), (0, step)))
                 continue
-            seen = self._at(source.path)
+            seen = self._at(source)
             if seen is not None and self._is_ready(seen):
                 seen.arrived = seen.arrived or self._looks
                 ready.append(Arrived(point, seen.signature, (seen.arrived, step)))
@@ -83,15 +86,19 @@ class Arrivals:
                 self.waiting.append(point.checkpoint.name)
         return ready
 
-    def _at(self, folder: Path) -> _Seen | None:
-        signature = _signature(folder)
+    def _at(self, source: Folder | Foreign | Remote) -> _Seen | None:
+        if isinstance(source, Remote):
+            files = RemoteFiles(source)
+            signature, look = _signature_there(files), partial(_has_all, files)
+        else:
+            signature, look = _signature(source.path), partial(is_whole, source.path)
         if not signature:
-            self._seen.pop(folder, None)
+            self._seen.pop(source, None)
             return None
-        seen = self._seen.get(folder)
+        seen = self._seen.get(source)
         if seen is None or seen.signature != signature:
-            seen = _Seen(signature, time.monotonic(), is_whole(folder))
-            self._seen[folder] = seen
+            seen = _Seen(signature, time.monotonic(), look())
+            self._seen[source] = seen
         return seen
 
     def _is_ready(self, seen: _Seen) -> bool:
@@ -113,16 +120,35 @@ def is_whole(folder: Path) -> bool:
             if ".distcp" in suffixes:  # the file that names the others is written last
                 return any(folder.rglob(".metadata"))
             return bool(suffixes & _OTHER_FORMATS)
+    except OSError:  # deleted just now
+        return False
+    return _has_all(files)
+
+
+def _has_all(files: Files) -> bool:
+    try:
         for name in weight_names(files):
             read_header(files, name)
+        return CONFIG in files.sizes()
     except (IsolossError, OSError):  # half written, or deleted just now
         return False
-    return CONFIG in names
 
 
 def _is_marked(signature: Signature) -> bool:
     times = {name: written for name, _, written in signature}
     return any(times.get(name, -1) >= max(times.values()) for name in MARKERS)
+
+
+def _signature_there(files: RemoteFiles) -> Signature:
+    try:
+        listed = sorted(files.listing.items())
+    except IsolossError:  # deleted, or its place is away for a moment
+        return ()
+    # no file counts as written last: in which order they are sent is the sender's affair
+    return tuple(
+        (name, entry.bytes, -1 if name in MARKERS else zlib.crc32(entry.tag.encode()))
+        for name, entry in listed
+    )
 
 
 def _signature(folder: Path) -> Signature:

@@ -1,4 +1,4 @@
-"""Checkpoints of which nothing is known before they are converted, one at a time."""
+"""Checkpoints of which nothing is known before they are converted or fetched, one at a time."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from dataclasses import replace
 from isoloss.engine.resolve import Resolved
 from isoloss.engine.subjects import window_of
 from isoloss.errors import BadCheckpoint, IsolossError
-from isoloss.family import Foreign, Source
+from isoloss.family import Foreign, Remote, Source
 from isoloss.models.cache import CheckpointCache
 from isoloss.models.converted import convert, drop_converted
 
 
 def is_unknown(point: Resolved) -> bool:
-    """Whether a checkpoint must be converted before its cells are known."""
+    """Whether a checkpoint must be converted or fetched before its cells are known."""
     return point.description is None and point.error is None
 
 
 def converted(point: Resolved, cache: CheckpointCache) -> Resolved:
-    """A checkpoint with what it is once converted, or with why it could not be."""
+    """A checkpoint with what it is once converted or fetched, or with why it could not be."""
     source = point.checkpoint.source
-    assert isinstance(source, Foreign)
+    assert isinstance(source, Foreign | Remote)
     try:
         return replace(point, description=convert(source, cache))
     except IsolossError as error:
         return replace(point, error=error)
+
+
+def made_how(point: Resolved) -> str:
+    """What is being done to make a checkpoint known, for people."""
+    what = "fetching" if isinstance(point.checkpoint.source, Remote) else "converting"
+    return f"{what} {point.checkpoint.name}"
 
 
 def convert_first(
@@ -50,7 +56,7 @@ def convert_first(
     found = []
     for point in points:
         if is_unknown(point) and (model := point.checkpoint.run.model) not in known:
-            tell(f"converting {point.checkpoint.name}")
+            tell(made_how(point))
             point = converted(point, cache)
             if point.description:
                 known.add(model)

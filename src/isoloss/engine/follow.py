@@ -16,6 +16,7 @@ import polars as pl
 
 from isoloss import config
 from isoloss.engine.arrivals import Arrivals, Arrived, Signature
+from isoloss.engine.beacon import Lit
 from isoloss.engine.changed import refuse_changed
 from isoloss.engine.conversions import convert_first
 from isoloss.engine.jobs import download_cache
@@ -27,6 +28,7 @@ from isoloss.engine.subjects import Subjects
 from isoloss.engine.worklist import Work, worklist
 from isoloss.errors import BadData, BadRequest, DiskFull, IsolossError, StoreBusy
 from isoloss.family import Folder, Foreign
+from isoloss.places import shown
 from isoloss.store import Store
 from isoloss.study import Study
 
@@ -79,7 +81,7 @@ def follow_runs(
         DiskFull: a result could not be written; finished cells are kept.
     """
     started = time.perf_counter()
-    watcher = progress or Silent()
+    watcher = Lit(progress or Silent(), study.name)
     command = Command(on_change, watcher) if on_change is not None else None
     follower = _Follower(study, out, only, watcher, every)
     try:
@@ -98,7 +100,7 @@ def follow_runs(
         watcher.stop()
         follower.runner.close()
     return RunSummary(
-        store=str(out),
+        store=shown(out),
         done=follower.runner.done,
         finished_before=follower.finished_before,
         failed=len(follower.failed),
@@ -111,7 +113,7 @@ class _Follower:
     """The state of a followed study between two looks."""
 
     def __init__(
-        self, study: Study, out: str | Path, only: Collection[str], progress: Progress, every: float
+        self, study: Study, out: str | Path, only: Collection[str], progress: Lit, every: float
     ) -> None:
         self._study, self._only, self._progress, self._every = study, only, progress, every
         self._subjects = Subjects(study)
@@ -209,6 +211,7 @@ class _Follower:
         if not found:
             self._tell("no checkpoint yet")
         self._found, self._ready, self._works = found, ready, works
+        self._light()
 
     def _lay_out(self, ready: list[Arrived]) -> list[Work]:
         if [(a.point, a.signature) for a in ready] == [
@@ -225,6 +228,13 @@ class _Follower:
         points = refuse_changed(self._store, points)
         self._known = dict(zip(known, points, strict=True))
         return worklist(self._study, self._subjects, points, self._only)
+
+    def _light(self) -> None:
+        """Tell others how many cells there are so far."""
+        cells = [job.cell.id for work in self._works for job in work.jobs]
+        finished = self._store.finished()
+        self._progress.begin(self._store.path, cells=len(cells), in_store=len(finished),
+                             finished=len(finished.intersection(cells)))  # fmt: skip
 
     def _points(self) -> list[Resolved]:
         return list(self._known.values())

@@ -10,9 +10,10 @@ from typing import Any
 import polars as pl
 
 from isoloss.errors import CheckpointMissing, IsolossError
-from isoloss.family import Folder
+from isoloss.family import Folder, Remote
 from isoloss.models.folders import find_folders
 from isoloss.models.inspect import describe
+from isoloss.places import shown, url_of
 from isoloss.store import Store
 
 
@@ -28,7 +29,8 @@ def listing(what: str, *, revision: str) -> Listing:
     """List the checkpoints of a store, a folder or a hub repository.
 
     Args:
-        what: a store, a folder of checkpoints (or one checkpoint), or OWNER/NAME.
+        what: a store, a folder of checkpoints (or one checkpoint), either also at a URL, or
+            OWNER/NAME.
         revision: pattern of a repository's revisions.
 
     Returns:
@@ -37,6 +39,8 @@ def listing(what: str, *, revision: str) -> Listing:
     Raises:
         CheckpointMissing: there is nothing of the kind.
     """
+    if url := url_of(what):
+        return _of_store(Store(url)) if Store.stands_at(url) else _of_remote(url)
     path = Path(what)
     if (path / "checkpoints.parquet").is_file():
         return _of_store(Store(path))
@@ -159,6 +163,25 @@ def _of_folder(path: Path) -> Listing:
             }
         rows.append(row)
     return Listing(rows=rows, gaps=_gap_text(f.step for f in found))
+
+
+def _of_remote(url: str) -> Listing:
+    from isoloss.models.remote import RemoteFiles, find_remote
+
+    rows = []
+    found = find_remote(url if "*" in url else f"{url}/*")
+    for one in found:
+        sizes = RemoteFiles(Remote(url=one.url)).sizes()
+        rows.append(
+            {
+                "checkpoint": shown(one.url).rpartition("/")[2],
+                "step": one.facts.step,
+                "tokens_seen": one.facts.tokens_seen,
+                "files": len(sizes),
+                "bytes": sum(sizes.values()),
+            }
+        )
+    return Listing(rows=rows, gaps=_gap_text(one.facts.step for one in found))
 
 
 def _of_hub(repo: str, pattern: str) -> Listing:

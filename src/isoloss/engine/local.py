@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isoloss.engine.beacon import Lit
 from isoloss.engine.changed import refuse_changed
-from isoloss.engine.conversions import convert_first, drop, is_unknown
+from isoloss.engine.conversions import convert_first, drop, is_unknown, made_how
 from isoloss.engine.flags import checkpoint_flags
 from isoloss.engine.jobs import Bench, Job, download_cache, memory_budget
 from isoloss.engine.prefetch import Prefetch
@@ -24,7 +25,9 @@ from isoloss.engine.training_logs import attach_training_logs
 from isoloss.engine.worklist import Work, worklist
 from isoloss.errors import BadRequest, DiskFull, NotWritable, OutOfMemory
 from isoloss.family import Source
+from isoloss.places import shown
 from isoloss.probes.measured import Measured
+from isoloss.shown import Shown
 from isoloss.store import Failure, Store, checkpoint_key
 from isoloss.study import Study
 
@@ -34,11 +37,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(Shown):
     """How a run ended.
 
     Attributes:
-        store: the store's folder.
+        store: the store's folder, or its URL.
         done: cells measured now.
         finished_before: cells that stood in the store already.
         failed: cells that could not be measured, and checkpoints that could not be read.
@@ -90,7 +93,7 @@ def run(
         DiskFull: a result could not be written; finished cells are kept.
     """
     started = time.perf_counter()
-    watcher = progress or Silent()
+    watcher = Lit(progress or Silent(), study.name)
     subjects = Subjects(study)
     points = resolve(study, tell=lambda name: watcher.checkpoint(f"reading {name}"))
     if any(is_unknown(point) for point in points):
@@ -112,6 +115,9 @@ def run(
         for task, source in subjects.sources.items():
             watcher.note(f"{task} was read from {source}")
         runner = Runner(store, study, watcher)
+        cells = [job.cell.id for work in works for job in work.jobs]
+        watcher.begin(store.path, cells=len(cells), finished=len(finished.intersection(cells)),
+                      in_store=len(finished))  # fmt: skip
         try:
             if hands is not None:
                 hands(runner, works)
@@ -127,7 +133,7 @@ def run(
             file_facts(store, study, points)
         flagged = file_flags(store, points)
     return RunSummary(
-        store=str(out),
+        store=shown(out),
         done=runner.done,
         finished_before=total - pending,
         failed=runner.failed,
@@ -152,6 +158,7 @@ def file_facts(store: Store, study: Study, points: Sequence[Resolved]) -> None:
 
 def file_flags(store: Store, points: Sequence[Resolved]) -> int:
     """Put the flags into a store that is held for writing; the number of checkpoints flagged."""
+    store.place.refresh()
     with store.tables():  # of several shards the last to come here sees the cells of all
         flags = checkpoint_flags(store, points)
         store.put_flags(flags)
@@ -207,8 +214,8 @@ class Runner:
         name = work.resolved.checkpoint.name
         self.store.clear_failures([checkpoint_key(name)])
         if work.lay_out is not None:
-            self.progress.checkpoint(f"converting {name}")
-            work = work.lay_out()
+            self.progress.checkpoint(made_how(work.resolved))
+            work = _held_against(self.store, work.lay_out())
             if work.resolved.description is not None:
                 self.store.put_checkpoints([work.resolved.row()])
         if work.error is not None:
@@ -240,7 +247,7 @@ class Runner:
             from isoloss.engine.apart import Apart
 
             self.progress.checkpoint(work.resolved.checkpoint.name)
-            self._apart = self._apart or Apart(self.study, self.store.path, seconds)
+            self._apart = self._apart or Apart(self.study, self.store.place.address, seconds)
             self._apart.measure(self, work, jobs, following, wanted)
             self.leave(work, None, failed=self.failed > failed)
             return
@@ -368,6 +375,14 @@ class Runner:
         if note not in self._notes:
             self._notes.add(note)
             self.progress.note(note)
+
+
+def _held_against(store: Store, work: Work) -> Work:
+    """A checkpoint that is known only now, refused where other weights were measured as it."""
+    (point,) = refuse_changed(store, [work.resolved])
+    if point is work.resolved:
+        return work
+    return replace(work, resolved=point, jobs=(), error=point.error)
 
 
 def resolve_device(device: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from isoloss.errors import BadRequest
+from isoloss.places import url_of
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -96,6 +97,8 @@ def study_text(options: OneLine) -> str:
 def _model(model: str, options: OneLine) -> list[str]:
     path = Path(model).expanduser()
     steps = options.steps if options.steps is None else _steps(options.steps)
+    if url := url_of(model):
+        return _keys(name=_name_in(url), checkpoints=_pattern_at(url), steps=steps)
     if (path / "config.json").is_file():
         return _keys(name=path.resolve().name, checkpoints=str(path.resolve()), steps=steps)
     if path.is_dir():
@@ -112,6 +115,21 @@ def _model(model: str, options: OneLine) -> list[str]:
         asked=f"--model {model}",
         remedy="give a folder with config.json, a folder or glob of checkpoints, or OWNER/NAME",
     )
+
+
+def _name_in(url: str) -> str:
+    """The last part of a URL that names something."""
+    parts = [part for part in url.partition("://")[2].split("/") if not set("*?[") & set(part)]
+    return parts[-1]
+
+
+def _pattern_at(url: str) -> str:
+    """What the checkpoints are at a URL: itself a checkpoint, or a folder of them."""
+    if any(c in url for c in "*?["):
+        return url
+    from isoloss.places.remote import RemoteFolder
+
+    return url if RemoteFolder(url).entry("config.json") else f"{url}/*"
 
 
 def _steps(text: str) -> str | list[int]:

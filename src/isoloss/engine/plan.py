@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from isoloss.engine.changed import refuse_changed
 from isoloss.engine.costs import PricedCell, bill, price_cell
 from isoloss.engine.resolve import resolve
 from isoloss.engine.subjects import Subjects
@@ -194,10 +195,12 @@ def plan(
     reading = -time.perf_counter()
     subjects = Subjects(study, fetch=False)
     reading += time.perf_counter()
+    store = Store(out) if Store.stands_at(out) else None
     points = resolve(study)
+    if store is not None:
+        points = refuse_changed(store, points)
     works = worklist(study, subjects, points, only)
-    is_store = (Path(out) / "checkpoints.parquet").exists()
-    finished = Store(out).finished() if is_store else set()
+    finished = store.finished() if store is not None else set()
     reading -= time.perf_counter()
     pending = [
         price_cell(job, work, study, subjects, figures)

@@ -19,11 +19,9 @@ from isoloss.engine.placement import Gpus, Need, need_of, room_for
 from isoloss.engine.pull import Costs, Portion, Pull, split_off
 from isoloss.engine.ray_hands import DEATHS, Call, Hand, NoRoom, Patience, fatal, overdue
 from isoloss.engine.ray_worker import Answer, Assignment, Worker
-from isoloss.engine.shards import LEASES_FOLDER
 from isoloss.engine.worklist import Beside, Work
 from isoloss.errors import IsolossError, WorkersLost
 from isoloss.store import Cell, Failure, checkpoint_key
-from isoloss.store.leases import Leases
 from isoloss.study import Study
 
 _TICK_SECONDS = 1.0
@@ -69,7 +67,7 @@ class Crew:
             IsolossError: something stops all of them, such as a full disk.
         """
         self._runner = runner
-        self._leases = Leases(runner.store.path / LEASES_FOLDER)
+        self._leases = runner.store.place.leases()
         self._beside = Beside.of([work.resolved for work in works])
         self._queue = Pull(self._portions(works), self._costs)
         with self._leases.renewing():
@@ -170,7 +168,7 @@ class Crew:
         run = self._study.run.replace(device=need.device)
         actor = self._ray.remote(Worker).options(**need.options(), max_restarts=0)
         study = self._study.model_copy(update={"run": run})
-        out = str(self._runner.store.path)
+        out = self._runner.store.place.address
         hand = Hand(actor.remote(study, out, self._only, isoloss.__version__), need, now)
         hand.order("start")
         return hand
@@ -268,6 +266,7 @@ class Crew:
         """Cells in the store; where it does not matter, as it was some seconds ago."""
         now = time.monotonic()
         if fresh or now - self._looked[0] > _LOOK_SECONDS:
+            self._runner.store.place.refresh()
             self._looked = (now, self._runner.store.finished())
         return self._looked[1]
 

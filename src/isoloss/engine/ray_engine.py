@@ -20,6 +20,7 @@ from isoloss.engine.progress import Progress
 from isoloss.engine.ray_crew import Crew
 from isoloss.engine.ray_hands import Patience
 from isoloss.errors import BadRequest, DependencyMissing
+from isoloss.places import shown, url_of
 from isoloss.study import Study
 
 _HERE = "local"  # Ray's own word for a cluster of this machine, started now
@@ -43,7 +44,7 @@ def run_on_ray(
 
     Args:
         study: what to measure.
-        out: the store.
+        out: the store; at a URL every node has a folder of its own that is kept like it.
         address: of the cluster, ``HOST:PORT`` or ``auto`` on one of its machines; where None that
             of ``RAY_ADDRESS``, or a Ray that this process starts for itself.
         only: probes to run; none runs all.
@@ -63,9 +64,9 @@ def run_on_ray(
     ray = _ray(where)
     with _connected(ray, where):
         crew = Crew(ray, study, tuple(only), _gpus(ray), patience or Patience())
-        folder = os.path.abspath(out)  # workers are started elsewhere
+        folder = url_of(out) or os.path.abspath(out)  # workers are started elsewhere
         summary = run(study, out=folder, only=only, progress=progress, hands=crew.measure)
-    return replace(summary, store=str(out))
+    return replace(summary, store=shown(out))
 
 
 def _ray(where: str) -> Any:

@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from isoloss.engine.sources import source_of
+from isoloss.engine.sources import remote_source, source_of
 from isoloss.errors import BadStudy, CheckpointMissing, IsolossError
-from isoloss.family import Checkpoint, Folder, Foreign, Hub, Model, Run, Source
+from isoloss.family import Checkpoint, Folder, Foreign, Hub, Model, Remote, Run, Source
 from isoloss.models.cache import default_cache
 from isoloss.models.converted import remembered
 from isoloss.models.folders import FACT_FILES, FolderFacts, find_folders, read_facts
 from isoloss.models.hub import list_revisions
 from isoloss.models.inspect import Description, describe
 from isoloss.models.parameters import training_flops
+from isoloss.models.remote import find_remote, read_remote_facts
 from isoloss.models.revisions import Revision, choose_revisions, select_steps
+from isoloss.places import shown, url_of
 from isoloss.pretrain.families import FamilyRecord, RunRecord, read_family
 from isoloss.pretrain.log import log_of
 from isoloss.pretrain.objectives import Objective
@@ -39,7 +41,8 @@ class Resolved:
     Attributes:
         checkpoint: which one.
         where: its source as the study writes it, the same on every machine.
-        description: what its files say; None where they are broken or not yet converted.
+        description: what its files say; None where they are broken, or not yet converted or
+            fetched.
         error: why it cannot be measured.
         language: folder of the language it was trained on, where isoloss trained it; None for
             real text, whose probabilities are unknown.
@@ -130,11 +133,11 @@ def find(study: Study, *, so_far: bool = False) -> Iterator[Resolved]:
 def described(point: Resolved) -> Resolved:
     """A checkpoint with what its files say, or with why they cannot be read.
 
-    One in another format that was not converted yet has neither.
+    One in another format, or at a URL, that was not converted or fetched yet has neither.
     """
     source = point.checkpoint.source
     try:
-        if isinstance(source, Foreign):
+        if isinstance(source, Foreign | Remote):
             return replace(point, description=remembered(source, default_cache()))
         return replace(point, description=describe(source))
     except IsolossError as error:
@@ -177,29 +180,48 @@ def _model_points(study: Study, family: str, spec: ModelSpec, so_far: bool) -> I
         for revision in revisions:
             yield _of_revision(revision, _run_of(run, revision, several), spec)
     elif isinstance(spec.checkpoints, str):
-        folders = find_folders(study.path(spec.checkpoints), files=spec.convert is not None)
-        steps = [f.step for f in folders if f.step is not None]
+        places = _places(study, spec, spec.checkpoints)
+        steps = [f.step for _, f in places if f.step is not None]
         chosen = _there(spec.steps, steps) if so_far else spec.steps
         wanted = set(select_steps(chosen, steps, f"model '{spec.name}'")) if steps else set[int]()
-        for facts in folders:
+        for url, facts in places:
             if facts.step is None and spec.steps == "all" or facts.step in wanted:
-                yield _of_folder(study, facts, run, spec, CheckpointSpec(path=str(facts.path)))
+                given = CheckpointSpec(path=url or str(facts.path))
+                yield _of_place(study, url, facts, run, spec, given)
     else:
         for checkpoint in spec.checkpoints or []:
-            facts = read_facts(study.path(checkpoint.path))
-            if not any((facts.path / name).exists() for name in FACT_FILES):
+            url = url_of(checkpoint.path)
+            if url is not None:
+                told = read_remote_facts(url)
+                facts, known = told.facts, told.listed
+            else:
+                facts = read_facts(study.path(checkpoint.path))
+                known = any((facts.path / name).exists() for name in FACT_FILES)
+            if not known:
                 # the study lists each folder by hand: a number in its name need not be a step
                 facts = replace(facts, step=None)
-            yield _of_folder(study, facts, run, spec, checkpoint)
+            yield _of_place(study, url, facts, run, spec, checkpoint)
 
 
-def _of_folder(
-    study: Study, facts: FolderFacts, run: Run, spec: ModelSpec, given: CheckpointSpec
+def _places(study: Study, spec: ModelSpec, pattern: str) -> list[tuple[str | None, FolderFacts]]:
+    """What a pattern matches, by step: the URL, or None for a folder, and its facts."""
+    if url := url_of(pattern):
+        return [(one.url, one.facts) for one in find_remote(url)]
+    return [(None, f) for f in find_folders(study.path(pattern), files=spec.convert is not None)]
+
+
+def _of_place(
+    study: Study,
+    url: str | None,
+    facts: FolderFacts,
+    run: Run,
+    spec: ModelSpec,
+    given: CheckpointSpec,
 ) -> Resolved:
     step = _first(given.step, facts.step)
     checkpoint = Checkpoint(
         run=run,
-        source=source_of(study, spec, facts.path),
+        source=remote_source(spec, url) if url else source_of(study, spec, facts.path),
         step=step,
         tokens_seen=_first(given.tokens, facts.tokens_seen, _tokens(step, spec)),
         stage=given.stage or spec.stage,
@@ -207,7 +229,8 @@ def _of_folder(
         lr=_first(given.lr, facts.lr),
         schedule_progress=_first(given.schedule_progress, facts.schedule_progress),
     )
-    return Resolved(checkpoint=checkpoint, where=_relative(facts.path, study.folder))
+    where = shown(url) if url else _relative(facts.path, study.folder)
+    return Resolved(checkpoint=checkpoint, where=where)
 
 
 def _of_revision(revision: Revision, run: Run, spec: ModelSpec) -> Resolved:

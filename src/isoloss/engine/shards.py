@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from isoloss.engine.local import Runner
     from isoloss.engine.worklist import Work
 
-LEASES_FOLDER = "leases"
 _LOOKS = 8  # at others' claims within one lease
 
 
@@ -124,11 +123,15 @@ def measure_shard(
         runner: measures; its store is held for writing together.
         works: of the whole study, in the order that every shard has.
         shard: where to begin.
-        leases: claims; those in the store's folder where None.
+        leases: claims; those in the store where None.
     """
-    claims = leases or Leases(runner.store.path / LEASES_FOLDER)
-    left = _Left(runner, claims)
     own = shard.own(works)
+    if leases is None and not runner.store.place.holds_claims:
+        runner.progress.note("the store holds no claims: this shard measures its own part alone")
+        runner.measure_all(own, runner.store.finished())
+        return
+    claims = leases or runner.store.place.leases()
+    left = _Left(runner, claims)
     for work in own:
         if work.error is None:  # of an older run; what can be read now is tried anew
             runner.store.clear_failures([checkpoint_key(work.resolved.checkpoint.name)])
@@ -172,6 +175,7 @@ class _Left:
         return held
 
     def _look(self) -> None:
+        self._runner.store.place.refresh()
         self._finished = self._runner.store.finished()
         self._failed = failed_since(self._runner.store.path, self._started)
 

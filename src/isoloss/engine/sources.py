@@ -1,4 +1,4 @@
-"""Where the weights of a checkpoint on disk are, as the study says it."""
+"""Where the weights of a checkpoint on disk or at a URL are, as the study says it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,27 @@ import shlex
 from pathlib import Path
 
 from isoloss.errors import BadStudy
-from isoloss.family import Folder, Foreign
+from isoloss.family import Folder, Foreign, Remote
 from isoloss.models.kinds import native_kind
+from isoloss.places import shown
 from isoloss.study import ModelSpec, Study
+
+
+def remote_source(spec: ModelSpec, url: str) -> Remote:
+    """The source of one checkpoint of a model at a URL.
+
+    Raises:
+        BadStudy: it should be converted, or lacks files that lie elsewhere.
+    """
+    given = [k for k in ("convert", "config", "tokenizer") if getattr(spec, k) is not None]
+    if given:
+        raise BadStudy(
+            "checkpoints at a URL are read in Hugging Face format.",
+            asked=f"{given[0]} = {getattr(spec, given[0])!r}, {shown(url)}",
+            remedy="put config and tokenizer beside the weights there, or convert the checkpoints"
+            " in a folder of this machine",
+        )
+    return Remote(url=url)
 
 
 def source_of(study: Study, spec: ModelSpec, path: Path) -> Folder | Foreign:

@@ -17,6 +17,8 @@ from isoloss.engine.local import RunSummary, run
 from isoloss.engine.progress import Progress, Silent
 from isoloss.engine.shards import Shard
 from isoloss.errors import BadRequest, IsolossError, WorkersLost
+from isoloss.interrupt import kept_from_children
+from isoloss.places import shown
 from isoloss.study import Study
 
 
@@ -97,7 +99,8 @@ def run_on_devices(
         # a pipe each: a queue's lock would die with the process that holds it
         reader, writer = context.Pipe(duplex=False)
         worker: BaseProcess = context.Process(target=_work, args=(order, writer), name=device)
-        worker.start()
+        with kept_from_children():
+            worker.start()
         writer.close()
         workers.append(worker)
         readers[reader] = i
@@ -120,7 +123,7 @@ def run_on_devices(
             asked=", ".join(f"{w.name}: status {w.exitcode}" for w in workers),
             remedy="run again, finished cells are kept; with fewer --devices if memory ran out",
         )
-    return told.summary(str(out), time.perf_counter() - started)
+    return told.summary(shown(out), time.perf_counter() - started)
 
 
 @dataclass(frozen=True, slots=True)

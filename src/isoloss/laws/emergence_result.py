@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from isoloss.shown import Shown
+
 Verdict = Literal[
     "threshold", "smooth", "absent", "below_baseline", "answers_constant", "undetermined"
 ]
@@ -28,8 +30,8 @@ class Candidate:
     held_out: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Emergence:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Emergence(Shown):
     """Whether a score starts to rise at a threshold of the loss.
 
     Attributes:

@@ -12,6 +12,7 @@ from isoloss.laws.batched_newton import Floats
 from isoloss.laws.fit_interval import middle_share
 from isoloss.laws.loss_law import LossLaw
 from isoloss.laws.task_law import TaskLaw
+from isoloss.shown import Shown
 
 FARTHEST = 30.0
 """Factor in compute beyond the largest run fitted up to which a forecast is given."""
@@ -36,7 +37,7 @@ class Spread(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+class Forecast(Shown):
     """What one future run will score.
 
     Attributes:

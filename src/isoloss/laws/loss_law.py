@@ -30,6 +30,7 @@ from isoloss.laws.schedule_gain import (
     schedule_gain,
     schedule_term,
 )
+from isoloss.shown import Shown
 
 
 class OverTraining(NamedTuple):
@@ -56,8 +57,8 @@ class LossInterval(NamedTuple):
     high: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossLaw:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LossLaw(Shown):
     """``L = E + A / N^alpha + B / D^beta`` in nats per token, and how well it is known.
 
     Attributes:

@@ -30,6 +30,7 @@ from isoloss.laws.run_saturation_shape import (
     shapes_of,
     turning_curve,
 )
+from isoloss.shown import Shown
 
 __all__ = ["LOG_LENGTH", "Saturation", "judge", "saturation"]
 
@@ -37,8 +38,8 @@ FEWEST = 10  # blocks or checkpoints after the start
 WINDOW = 0.1  # share of the blocks averaged for the end, for the turning point, and before the end
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saturation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Saturation(Shown):
     """Whether one run's loss turned, where, and how it ends.
 
     Attributes:

@@ -27,6 +27,7 @@ from isoloss.laws.correlated import (
 from isoloss.laws.shared_curve_axis import SharedCurve, fit_curve, run_means
 from isoloss.laws.shared_curve_permutation import FitTest, SizeTest, fit_test, size_test
 from isoloss.laws.shared_curve_points import Points, read_points
+from isoloss.shown import Shown
 
 SIGNAL = 3.0  # standard errors that the shared curve must span
 CAUTION = 1.0  # standard errors added to the correlation of errors
@@ -77,8 +78,8 @@ class ControlGap:
     unexplained: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collapse:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Collapse(Shown):
     """Whether runs share one curve, and how it is known.
 
     Attributes:

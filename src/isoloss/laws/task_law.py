@@ -23,6 +23,7 @@ from isoloss.laws.fit_interval import (
 )
 from isoloss.laws.task_curves import NAMES, TaskCurve, TaskForm
 from isoloss.laws.task_table import TaskRows, task_rows
+from isoloss.shown import Shown
 
 _THIN, _FINALISTS = 500, 5
 
@@ -35,8 +36,8 @@ class ScoreInterval(NamedTuple):
     high: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskLaw:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TaskLaw(Shown):
     """Score as a function of loss, and how well it is known.
 
     Attributes:

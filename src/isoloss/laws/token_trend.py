@@ -21,14 +21,15 @@ from isoloss.laws.correlated import Floats
 from isoloss.laws.false_discovery import largest_p
 from isoloss.laws.token_lines import Block, block_of_perplexities
 from isoloss.laws.token_rule import FEWEST, KINDS, Judge, Judged, TrendRule, pooled_rho
+from isoloss.shown import Shown
 
 CHUNK = 1 << 11  # tokens at a time: 2 MB for each array of 150 checkpoints, which stays in cache
 _TOKENS_FOR_RHO = 1 << 17
 _THREADS = min(4, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenTrends:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TokenTrends(Shown):
     """The class of every token.
 
     Attributes:

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isoloss.errors import IsolossError
+from isoloss.interrupt import kept_from_children
 from isoloss.pretrain.family_file import RunSettings
 from isoloss.pretrain.languages import load_material
 from isoloss.pretrain.trainer import OnStep, Progress, train_run
@@ -51,11 +53,14 @@ def train_side_by_side(
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     channel = context.Queue()
+    stop = context.Event()
     pool = ProcessPoolExecutor(
-        min(processes, len(runs)), context, initializer=_enter, initargs=(channel, os.getpid())
-    )
+        min(processes, len(runs)), context, initializer=_enter,
+        initargs=(channel, stop, os.getpid()),
+    )  # fmt: skip
     try:
-        futures = [pool.submit(_train_here, run, out, language, device) for run in runs]
+        with kept_from_children():
+            futures = [pool.submit(_train_here, run, out, language, device) for run in runs]
         waiting: set[Future[None]] = set(futures)
         while waiting:
             _, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -68,6 +73,9 @@ def train_side_by_side(
             asked=str(out),
             remedy="train again: each run goes on from its last checkpoint",
         ) from error
+    except KeyboardInterrupt:
+        stop.set()  # without it the runs would be trained to their ends
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         _relay(channel, report)  # the last words of processes that have ended
@@ -99,16 +107,16 @@ def _relay(channel: multiprocessing.Queue[Progress], report: Callable[[Progress]
 _process: dict[str, Any] = {}
 
 
-def _enter(channel: multiprocessing.Queue[Progress], parent: int) -> None:
+def _enter(channel: multiprocessing.Queue[Progress], stop: Event, parent: int) -> None:
     torch.set_num_threads(1)
     _process.update(channel=channel)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with, args=(stop, parent), daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
-    """End this process when its parent is killed: another may already resume its run."""
-    while os.getppid() == parent:
-        time.sleep(REPORT_SECONDS)
+def _die_with(stop: Event, parent: int) -> None:
+    """End this process when its parent says so, or is killed: another may resume its run."""
+    while os.getppid() == parent and not stop.wait(REPORT_SECONDS):
+        pass
     os._exit(1)  # every file is written whole, so that any moment will do
 
 

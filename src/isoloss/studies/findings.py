@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from isoloss.errors import BadStore
+from isoloss.shown import Shown, told
 from isoloss.store.files import write_text
 from isoloss.store.store import Store
 
@@ -64,6 +65,13 @@ class Finding:
     p_holm: float | None = None
     control: str = ""
     reason: str
+
+    def in_words(self) -> str:
+        """Verdict, estimate with its interval and unit, and n."""
+        if self.estimate is None:
+            return f"{self.verdict}: {self.reason}"
+        ends = None if self.low is None or self.high is None else (self.low, self.high)
+        return f"{self.verdict}: {told(self.estimate, ends)} {self.unit} (n = {self.n})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,8 +228,8 @@ class ColouredText:
     documents: tuple[ColouredDocument, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Findings(Shown):
     """Everything a study found.
 
     Attributes:
@@ -251,6 +259,15 @@ class Findings:
     coloured: tuple[ColouredText, ...] = ()
     facts: Mapping[str, Value] = field(default_factory=dict)
     not_run: tuple[str, ...] = ()
+
+    def shown_facts(self) -> list[tuple[str, object]]:
+        """The answers, every claim with its number and verdict, and what else there is."""
+        rows: list[tuple[str, object]] = [("study", f"{self.study} {self.scale}".strip())]
+        rows += [("answer", answer) for answer in self.answers]
+        rows += [(one.claim, one.in_words()) for one in self.claims]
+        rows += [("figures", [one.id for one in self.figures])] if self.figures else []
+        rows += [("tables", [one.id for one in self.tables])] if self.tables else []
+        return rows + [("not run", why) for why in self.not_run]
 
     def record(self) -> dict[str, Any]:
         """As one JSON object; NaN and infinity become null."""

@@ -12,6 +12,7 @@ from isoloss.models.parameters import training_flops
 from isoloss.studies.recipe import Order, Part, Recipe
 
 if TYPE_CHECKING:
+    from isoloss.pretrain.family_file import FamilyConfig
     from isoloss.pretrain.objectives import Codes
 
 SECONDS_A_TOKEN, SECONDS_A_PARAMETER = 8e-6, 2.0e-10
@@ -84,20 +85,27 @@ class RecipePlan:
 
     def lines(self) -> list[str]:
         """The sums in words."""
-        hours = sum(run.hours for run in self.runs)
-        time = f"{hours:,.0f} hours" if hours > 10 else f"{60 * hours:,.1f} minutes"
-        kept = sum(run.checkpoints for run in self.runs)
-        told = [
-            f"{len(self.runs)} runs, {kept:,} checkpoints, "
-            f"{sum(run.tokens for run in self.runs):,} tokens, "
-            f"{sum(run.flops for run in self.runs):.3g} FLOPs",
-            f"training: about {time} of {self.device}",
-        ]
-        return told + ([self.advice] if self.advice else [])
+        return told_sums(self.runs, self.device) + ([self.advice] if self.advice else [])
 
     def record(self) -> dict[str, Any]:
         """As one JSON object."""
         return asdict(self)
+
+
+def told_sums(runs: Sequence[PlannedRun], device: str) -> list[str]:
+    """The sums of planned runs in words.
+
+    Args:
+        runs: the runs.
+        device: what their hours are of.
+    """
+    hours = sum(run.hours for run in runs)
+    time = f"{hours:,.0f} hours" if hours > 10 else f"{60 * hours:,.1f} minutes"
+    return [
+        f"{len(runs)} runs, {sum(run.checkpoints for run in runs):,} checkpoints, "
+        f"{sum(run.tokens for run in runs):,} tokens, {sum(run.flops for run in runs):.3g} FLOPs",
+        f"training: about {time} of {device}",
+    ]
 
 
 def plan_recipe(recipe: Recipe, order: Order) -> RecipePlan:
@@ -138,17 +146,33 @@ class _Reading(NamedTuple):
 
 def _family(part: str, name: str, text: str, on_gpu: bool) -> list[PlannedRun]:
     from isoloss.config import check
-    from isoloss.pretrain.architectures import count_parameters, model_config
     from isoloss.pretrain.family_file import FamilyConfig
+
+    config = check(tomllib.loads(text), FamilyConfig, text=text, source=f"{name}.toml")
+    return family_runs(config, folder=Path(), part=part, name=name, on_gpu=on_gpu)
+
+
+def family_runs(
+    config: FamilyConfig, *, folder: Path, part: str = "", name: str, on_gpu: bool = False
+) -> list[PlannedRun]:
+    """The runs of one family; no text is read and nothing is written.
+
+    Args:
+        config: the family.
+        folder: what paths in it are relative to.
+        part: of a recipe.
+        name: of the family's file.
+        on_gpu: whether the hours are those of a GPU.
+    """
+    from isoloss.pretrain.architectures import count_parameters, model_config
     from isoloss.pretrain.language_config import TextConfig
     from isoloss.pretrain.languages import make_material
 
-    config = check(tomllib.loads(text), FamilyConfig, text=text, source=f"{name}.toml")
     language = config.language
     material: Any = (
         _unread(language.vocab, language.length)
         if isinstance(language, TextConfig)
-        else make_material(language, folder=Path(), seed=config.seed)
+        else make_material(language, folder=folder, seed=config.seed)
     )
     planned = []
     for run in config.runs(tokens_per_sequence=material.tokens_per_sequence):

@@ -103,7 +103,7 @@ def check(
         except StoreBusy as error:
             # nothing else can be read while the damaged files stand
             return Checkup(
-                store=str(path), files=whole.files, faults=tuple(broken),
+                store=str(store.place), files=whole.files, faults=tuple(broken),
                 notes=(f"{error.what} Nothing was moved: check again when it has ended.",),
             )  # fmt: skip
     if whole.unfinished:
@@ -123,7 +123,7 @@ def check(
     if note := short_note(found):
         notes.append(note)
     return Checkup(
-        store=str(path),
+        store=str(store.place),
         files=whole.files,
         cells_forgotten=forgotten,
         checkpoints_compared=sources.compared,

@@ -12,6 +12,7 @@ import polars as pl
 from isoloss.engine.subjects import Subjects, named
 from isoloss.errors import BadRequest
 from isoloss.estimate import mean
+from isoloss.steps import steps
 from isoloss.store import Store
 from isoloss.store.schema import TASK_PROBE
 from isoloss.studies.checkup.fault import Fault, point_name
@@ -115,7 +116,7 @@ def overlaps(store: Store, study: Study, against: Sequence[Path]) -> Overlaps:
     texts = _texts(study)
     found: list[TaskOverlap] = []
     worst: dict[tuple[str, str], float] = {}
-    for file in against:
+    for file in steps("looking for the tasks' texts", against):
         share = shares(texts, word_runs(file))
         for task in dict.fromkeys(task for task, _ in texts):
             own = [value for (name, _), value in share.items() if name == task]

@@ -16,6 +16,7 @@ from isoloss.family import Folder
 from isoloss.models.cache import default_cache
 from isoloss.models.inspect import Description, describe
 from isoloss.models.tokenizer import vocabulary_size
+from isoloss.steps import steps
 from isoloss.store import Store
 from isoloss.studies.checkup.fault import Fault, point_name
 
@@ -61,7 +62,7 @@ def check_sources(store: Store, base: Path) -> Sources:
     present = {key: path for key, path in present.items() if path.is_dir()}
     known = {row["weights_hash"]: point_name(row) for row in rows}
     reader = _Reader(store)
-    for row in here:
+    for row in steps("reading weights", here):
         if path := present.get(id(row)):
             reader.read(row, path, known)
     return Sources(

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from isoloss.errors import BadRequest, Refused, nearest_name
+from isoloss.steps import steps
 from isoloss.store.files import slug
 from isoloss.store.schema import LOSS_PROBE
 from isoloss.store.store import Store
@@ -126,7 +127,8 @@ def loss_differences(
                 raise _no_corpus(corpus, one, names[one])
     found: list[LossDifference] = []
     skipped: list[str] = []
-    for corpus in list(dict.fromkeys(corpora)) or sorted(names[a] & names[b]):
+    shared = list(dict.fromkeys(corpora)) or sorted(names[a] & names[b])
+    for corpus in steps("comparing", shared):
         try:
             own = [cells[one].filter(pl.col("subject") == corpus) for one in (a, b)]
             found += _of_corpus(store, corpus, own, (a, b), level)
@@ -146,7 +148,7 @@ def _cells(store: Store, one: Chosen) -> pl.DataFrame:
     files = {
         (corpus, file.stem): file
         for corpus in frame["subject"].unique()
-        for file in (store.path / "token_losses" / slug(corpus)).glob("*/*.parquet")
+        for file in store.place.part("token_losses", slug(corpus)).glob("*/*.parquet")
     }
     found = [files.get((corpus, cell)) for corpus, cell in frame.select("subject", "cell").rows()]
     return frame.with_columns(

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from isoloss.errors import BadRequest, Refused
+from isoloss.steps import steps
 from isoloss.store.axis import BITS, Axis, choose, losses, refuse_circular
 from isoloss.store.schema import LOSS_PROBE
 from isoloss.store.store import Store
@@ -130,7 +131,8 @@ def equal_losses(
     measured = with_settings(store, weights, num_fewshot)
     found: list[EqualLoss] = []
     skipped: list[str] = []
-    for task in list(dict.fromkeys(tasks)) or sorted(set(measured["subject"])):
+    asked_of = list(dict.fromkeys(tasks)) or sorted(set(measured["subject"]))
+    for task in steps("comparing at equal loss", asked_of):
         try:
             refuse_circular(axis, task)
             own = measured.filter(pl.col("subject") == task)

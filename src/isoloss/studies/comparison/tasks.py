@@ -10,6 +10,7 @@ import polars as pl
 
 from isoloss.errors import BadRequest, Refused, nearest_name
 from isoloss.estimate import Estimate
+from isoloss.steps import steps
 from isoloss.store.store import Store
 from isoloss.studies.comparison.chosen import Chosen
 from isoloss.studies.comparison.documents import SCORES, shared_scores
@@ -99,7 +100,7 @@ def task_differences(
                 raise _no_task(task, one, names[one])
     found: list[TaskDifference] = []
     skipped: list[str] = []
-    for task in list(dict.fromkeys(tasks)) or sorted(names[a] & names[b]):
+    for task in steps("comparing", list(dict.fromkeys(tasks)) or sorted(names[a] & names[b])):
         try:
             own = [rows[one].filter(pl.col("subject") == task) for one in (a, b)]
             for way in shared_ways(task, own, [a.name, b.name], metric, SCORES):
