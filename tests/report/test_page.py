@@ -85,8 +85,9 @@ def test_hostile_names_are_text(pages):
     html = read(pages, "hostile")
     page = Elements(html)
     scripts = [attributes for tag, attributes in page.found if tag == "script"]
-    # the data, the bundle, charts and controls, and no other
-    assert len(scripts) == 5
+    # as many as on a page without attacks
+    own = [tag for tag, _ in Elements(read(pages, "trained")).found if tag == "script"]
+    assert len(scripts) == len(own)
     assert '<script>alert("x")</script>' in "".join(page.text)
     assert not any(key.startswith("on") and key != "onsubmit" for _, a in page.found for key in a)
     data = html.partition('id="data">')[2].partition("</script>")[0]
@@ -98,13 +99,17 @@ def test_hostile_names_are_text(pages):
 
 def test_the_bundle_cannot_end_its_own_script(pages):
     html = read(pages, "trained")
-    assert html.count("</script") == html.count("<script") == 5
+    assert html.count("</script") == html.count("<script")
 
 
 def test_a_circular_panel_is_refused_on_the_loss_and_not_on_tokens(pages):
     data = stores.embedded(read(pages, "proxied"))
     lambada, piqa = data["series"]
-    assert set(lambada["refused"]) == {"loss"} and "circular" in lambada["refused"]["loss"]
+    # and not on the same loss in other words either
+    assert (
+        set(lambada["refused"]) == {"loss", "perplexity"}
+        and "circular" in lambada["refused"]["loss"]
+    )
     assert piqa["refused"] == {}
     assert pages["proxied"][1].refused == ("lambada (0-shot)",)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from isoloss.report import write
-from isoloss.report.page import ReportSummary
+from isoloss.report.page import SCRIPTS, ReportSummary
 from isoloss.report.section import sections
 from isoloss.report.section_charts import draw
 from isoloss.store import Store
@@ -15,6 +15,9 @@ from isoloss.studies.findings import save
 from report import stores
 from report.found import HOSTILE_STUDY, STUDY, figure
 from report.test_page import Elements
+
+IN_ALL = 3 + len(SCRIPTS)
+"""Data, dictionaries, the bundle, and the page's own."""
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +44,16 @@ def test_every_part_of_a_finding_stands_on_the_page(studied):
         "How far toys roll", "Read it from left to right.", "not enough toys",
     ):  # fmt: skip
         assert said in text, said
-    assert summary.studies == ("explained", HOSTILE_STUDY.study, STUDY.study)
+    assert summary.studies == ("explained", "loss-laws", HOSTILE_STUDY.study, STUDY.study)
 
 
-def test_the_head_of_the_page_opens_with_what_the_laws_say(studied):
+def test_every_answer_of_a_law_stands_in_its_section_as_english(studied):
     html, summary = studied
-    items = re.findall(
-        r"<li><bdi>(.*?)</bdi>", html.partition('id="words"')[2].partition("</ul>")[0]
-    )
-    assert items[: len(summary.answers)] == [a.replace("'", "&#39;") for a in summary.answers]
-    assert summary.answers and "Larger toys roll further." in items
-    assert "No law" not in html.partition("</header>")[0]
+    own = html.partition('<section class="study" id="explained">')[2].partition("</ul>")[0]
+    items = re.findall(r'<li><bdi class="ours" lang="en">(.*?)</bdi>', own)
+    assert items == [answer.replace("'", "&#39;") for answer in summary.answers]
+    assert items
+    assert "No law was asked" not in seen(html)
 
 
 def test_without_laws_nothing_is_fitted_and_the_page_says_so(tmp_path):
@@ -66,7 +68,7 @@ def test_without_laws_nothing_is_fitted_and_the_page_says_so(tmp_path):
 def test_hostile_findings_are_text(studied):
     html, _ = studied
     page = Elements(html)
-    assert sum(tag == "script" for tag, _ in page.found) == 5
+    assert sum(tag == "script" for tag, _ in page.found) == IN_ALL
     assert not any(key.startswith("on") and key != "onsubmit" for _, a in page.found for key in a)
     assert "\u202e" not in "".join(Elements(re.sub(r"<pre.*?</pre>", "", html, flags=re.S)).text)
     ids = [a["id"] for _, a in page.found if "id" in a]

@@ -272,3 +272,20 @@ def test_a_trace_without_a_standard_error_has_no_interval_and_hides_nothing(stor
     trace(store, "w0", 50.0, stderr=None)
     (table,) = flatness_findings(store).tables
     assert table.rows[1][3] == 50.0 and table.rows[1][4] is None
+
+
+def test_abilities_are_drawn_against_the_trace_where_both_were_measured(store):
+    family_of_three(store)
+    assert flatness_findings(store).figures == ()
+    (group,) = equal_loss(store)
+    hashes = [row.candidate.weights_hash for row in group.rows]
+    for i, weights in enumerate(hashes):
+        put(store, weights, "task_score", "quiz", [number("accuracy", 0.5 + 0.1 * i, 0.02)])
+    found = flatness_findings(store)
+    (figure,) = found.figures
+    drawn = {(row["trace"], row["score"], row["low"]) for row in figure.rows}
+    assert drawn == {
+        (row.candidate.trace.value, 0.5 + 0.1 * i, 0.5 + 0.1 * i - 0.02)
+        for i, row in enumerate(group.rows)
+    }
+    assert "no law judges it" in found.answers[-1] and "no law judges" in figure.note.lower()

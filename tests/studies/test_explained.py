@@ -103,7 +103,10 @@ def test_noise_is_told_by_score(found):
 
 
 def test_the_figure_holds_curve_guess_and_threshold_of_every_panel(found):
-    (figure,) = found.figures
+    figure, places = found.figures
+    # asked under three scores, the planted threshold stands in a figure of its own
+    assert {row["ability"] for row in places.rows} == {"kinked"}
+    assert all(row["low"] <= row["threshold"] <= row["high"] for row in places.rows)
     panels = {row["ability"] for row in figure.rows}
     assert "kinked: accuracy" in panels and len(panels) == 5
     kinked = [row for row in figure.rows if row["ability"] == "kinked: accuracy"]

@@ -3,5 +3,16 @@
 from isoloss.report.data import ReportData, collect
 from isoloss.report.figures import curve_figure, series_figure
 from isoloss.report.page import ReportSummary, write
+from isoloss.report.paper import PaperFigure, paper_figures, write_figures
 
-__all__ = ["ReportData", "ReportSummary", "collect", "curve_figure", "series_figure", "write"]
+__all__ = [
+    "PaperFigure",
+    "ReportData",
+    "ReportSummary",
+    "collect",
+    "curve_figure",
+    "paper_figures",
+    "series_figure",
+    "write",
+    "write_figures",
+]

@@ -9,7 +9,16 @@ import polars as pl
 
 from isoloss.errors import Refused
 from isoloss.report.text import shown
-from isoloss.store.axis import BITS, CHECKPOINT, LOSS, Axis, candidates, choose, losses
+from isoloss.store.axis import (
+    BITS,
+    CHECKPOINT,
+    LOSS,
+    PERPLEXITY,
+    Axis,
+    candidates,
+    choose,
+    losses,
+)
 from isoloss.store.axis import refuse_circular as refuse_same_documents
 from isoloss.store.store import Store
 
@@ -39,6 +48,7 @@ class XAxis:
         numbers: how ticks are written: plain, si (1B) or power (1e+18).
         source: the loss axis of the store, where it is one.
         known: checkpoints that have a value.
+        is_derived: another axis of the page in other words: drawn, but not counted again.
     """
 
     key: str
@@ -49,6 +59,7 @@ class XAxis:
     numbers: str
     source: Axis | None = None
     known: int = 0
+    is_derived: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +114,10 @@ def read_axes(store: Store, points: pl.DataFrame, wanted: str | None) -> Axes:
         values = _on_points(losses(store, axis), points)
         options.append(replace(option, known=values.height))
         parts.append(values.with_columns(axis=pl.lit(key)))
+    if chosen and chosen.metric != BITS and chosen.probe != OPTIMUM_PROBE:
+        place = 1 + any(key == "bits_per_byte" for key, _ in found)
+        options.insert(place, replace(_perplexity(chosen), known=options[0].known))
+        parts.append(_exponential(parts[0]))
     for column, (title, numbers) in _BUDGETS.items():
         values = points.select("point", value=pl.col(column).cast(pl.Float64)).drop_nulls("value")
         options.append(
@@ -213,6 +228,29 @@ def _loss_option(key: str, axis: Axis) -> XAxis:
         numbers="plain",
         source=axis,
     )
+
+
+def _perplexity(axis: Axis) -> XAxis:
+    """The exponential of a loss in nats, for comparison with figures that quote it."""
+    told = label(axis).replace("ln perplexity", "perplexity").replace("loss,", "perplexity,")
+    return XAxis(
+        key=PERPLEXITY,
+        title=shown(told.replace("(nats per token", "(exp of nats per token"), longest=200),
+        short="perplexity",
+        is_loss=True,
+        starts_log=True,
+        numbers="plain",
+        source=axis,
+        is_derived=True,
+    )
+
+
+def _exponential(values: pl.DataFrame) -> pl.DataFrame:
+    grown = pl.col("value").exp()
+    # the delta method: the error of exp(x) is exp(x) times that of x
+    return values.with_columns(
+        value=grown, stderr=grown * pl.col("stderr"), axis=pl.lit(PERPLEXITY)
+    ).filter(pl.col("value").is_finite())
 
 
 def _short(axis: Axis) -> str:

@@ -1,8 +1,4 @@
-"""Charts: a frame of points in, an Altair chart out.
-
-The page uses the same charts without their rows: :func:`template` leaves named data sets in their
-place, which the page fills for whatever x and score are chosen.
-"""
+"""Charts for notebooks and papers: a frame of points in, an Altair chart out."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import polars as pl
 
 from isoloss.report import marks
 from isoloss.report.axes import XAxis
-from isoloss.report.marks import POINTS, Look, Plot
+from isoloss.report.marks import Look, Plot
 from isoloss.report.text import shown
 from isoloss.store.series import LOWER_IS_BETTER
 
@@ -33,16 +29,16 @@ _SHOWN = f"({_MANTISSA} == 1 || {_SPAN} < 1 || ({_SPAN} < 3 && indexof([2, 5], {
 
 
 def ability(
-    points: pl.DataFrame | None, rules: pl.DataFrame | None, *, x: alt.X, title: str, look: Look
+    points: pl.DataFrame, rules: pl.DataFrame, *, x: alt.X, title: str, look: Look
 ) -> alt.LayerChart:
     """Score against x, a line a run, with baselines as rules.
 
     Flagged checkpoints are crossed out and no line goes through them; those of an unfinished
-    schedule are hollow. Standard errors are shown for the run that is pointed at.
+    schedule are hollow. Bars are one standard error either way.
 
     Args:
-        points: as :func:`isoloss.report.data.figure_frame` gives them; None for a template.
-        rules: ``name``, ``label``, ``value`` of each baseline; None for a template.
+        points: as :func:`isoloss.report.data.figure_frame` gives them.
+        rules: ``name``, ``label``, ``value`` of each baseline.
         x: from :func:`x_channel`.
         title: of the y axis.
         look: shared by all figures.
@@ -52,13 +48,13 @@ def ability(
 
 
 def loss_curve(
-    points: pl.DataFrame | None, rules: pl.DataFrame | None, *, x: alt.X, title: str, look: Look
+    points: pl.DataFrame, rules: pl.DataFrame, *, x: alt.X, title: str, look: Look
 ) -> alt.LayerChart:
     """Loss along training with a band of one standard error, and the optimum as a rule.
 
     Args:
-        points: as :func:`isoloss.report.data.figure_frame` gives them; None for a template.
-        rules: the optimum, like a baseline; None for a template.
+        points: as :func:`isoloss.report.data.figure_frame` gives them.
+        rules: the optimum, like a baseline.
         x: from :func:`x_channel`.
         title: of the y axis.
         look: shared by all figures.
@@ -93,28 +89,14 @@ def score_title(metric: str, unit: str | None) -> str:
     return f"{name} ({', '.join(parts)})" if parts else name
 
 
-def channel_spec(x: alt.X) -> dict[str, Any]:
-    """An x channel as it stands in a specification, to be put in place of another."""
-    spec = alt.Chart(alt.NamedData(POINTS)).mark_point().encode(x=x).to_dict()
-    channel: dict[str, Any] = spec["encoding"]["x"]
-    return channel
-
-
-def template(chart: alt.LayerChart) -> dict[str, Any]:
-    """A chart as the page keeps it: as wide as its place, its data to be filled in."""
-    spec: dict[str, Any] = chart.properties(width="container", height=190).to_dict()
-    for unused in ("$schema", "config"):
-        spec.pop(unused, None)
-    return spec
-
-
 def wrapped(title: str, width: int) -> list[str]:
     """A title in lines of at most so many characters, where its words allow."""
     return textwrap.wrap(title, width, break_on_hyphens=False) or [""]
 
 
-def _layered(plot: Plot, rules: pl.DataFrame | None, layers: list[alt.Chart]) -> alt.LayerChart:
-    below, above = marks.rules(rules), [marks.dots(plot), marks.crosses(plot), marks.targets(plot)]
+def _layered(plot: Plot, rules: pl.DataFrame, layers: list[alt.Chart]) -> alt.LayerChart:
+    below = marks.baselines(alt.Chart(rules))
+    above = [marks.dots(plot), marks.crosses(plot), marks.targets(plot)]
     # a baseline's dash says what it is, a line's dash which run
     chart: alt.LayerChart = alt.LayerChart(layer=[below, *layers, *above]).resolve_scale(
         strokeDash="independent"

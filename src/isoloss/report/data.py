@@ -92,7 +92,7 @@ class ReportData:
             if self.checkpoints[name].null_count() < self.checkpoints.height
             and not (name == "run" and is_plain)
         }
-        losses = [axis for axis in self.axes.options if axis.is_loss and axis.known]
+        losses = [axis for axis in self.axes.options if _is_told(axis)]
         return {f"fact_loss_{i}": axis.short for i, axis in enumerate(losses)} | known
 
     def subjects(self, probe: str) -> list[str]:
@@ -217,7 +217,7 @@ def _named(points: pl.DataFrame, runs: tuple[RunStyle, ...]) -> pl.DataFrame:
 
 def _with_losses(points: pl.DataFrame, axes: Axes) -> pl.DataFrame:
     """The losses of every checkpoint as text, among its facts."""
-    losses = [axis.key for axis in axes.options if axis.is_loss and axis.known]
+    losses = [axis.key for axis in axes.options if _is_told(axis)]
     texts = []
     for i, key in enumerate(losses):
         told = {
@@ -228,6 +228,11 @@ def _with_losses(points: pl.DataFrame, axes: Axes) -> pl.DataFrame:
         column = [told.get(point, UNKNOWN) for point in points["point"]]
         texts.append(pl.Series(f"fact_loss_{i}", column, dtype=pl.String))
     return points.with_columns(texts)
+
+
+def _is_told(axis: XAxis) -> bool:
+    """Whether an axis is a loss of its own that some checkpoint has."""
+    return axis.is_loss and axis.known > 0 and not axis.is_derived
 
 
 def _place(stage: str | None, step: int | None) -> str:
@@ -252,7 +257,7 @@ def _curves(store: Store, axes: Axes) -> tuple[Curve, ...]:
     optimum = dict(best.iter_rows())
     curves = []
     for axis in axes.options:
-        if axis.source is not None and axis.known:
+        if axis.source is not None and _is_told(axis):
             exact = optimum.get(axis.source.subject) if axis.key.startswith("expected") else None
             values = axes.positions.filter(pl.col("axis") == axis.key)
             curves.append(Curve(axis=axis, optimum=exact, values=values))

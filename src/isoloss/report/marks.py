@@ -11,12 +11,9 @@ import polars as pl
 
 from isoloss.report.runs import RunStyle
 
-POINTS, RULES = "points", "rules"
-"""Names of the data sets that a template leaves to be filled in."""
-
-_MUTED = "#7f7f7f"  # reads on white and on black: 4:1 and 5:1
-_ALARM = "#d00000"
-_CROSS = "M-1,-1L1,1M1,-1L-1,1"
+MUTED = "#7f7f7f"  # reads on white and on black: 4:1 and 5:1
+ALARM = "#d00000"
+CROSS = "M-1,-1L1,1M1,-1L-1,1"
 _RULE_DASHES = {
     "chance": [6, 4],
     "constant_answer": [2, 3],
@@ -32,12 +29,10 @@ class Look:
     Attributes:
         runs: drawn in this order.
         facts: columns told when somebody points at a checkpoint, with their labels.
-        has_legend: False where the page has one of its own.
     """
 
     runs: tuple[RunStyle, ...]
     facts: Mapping[str, str]
-    has_legend: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,13 +54,12 @@ class Plot:
     hover: alt.Parameter
 
     @classmethod
-    def of(cls, points: pl.DataFrame | None, *, x: alt.X, title: str, look: Look) -> Plot:
-        """A figure of these points; None for a template."""
+    def of(cls, points: pl.DataFrame, *, x: alt.X, title: str, look: Look) -> Plot:
+        """A figure of these points."""
         hover = alt.selection_point(
             name="hover", on="pointerover", clear="pointerout", fields=["run"], empty=False
         )
-        base = alt.Chart(alt.NamedData(POINTS) if points is None else points)
-        return cls(base=base, x=x, title=title, look=look, hover=hover)
+        return cls(base=alt.Chart(points), x=x, title=title, look=look, hover=hover)
 
     @property
     def y(self) -> alt.Y:
@@ -86,7 +80,7 @@ class Plot:
     def colour(self) -> alt.Color:
         """The run, by colour."""
         # the same legend in every layer: one without would take it from all
-        legend = alt.Legend(title=None, symbolOpacity=1) if self.look.has_legend else None
+        legend = alt.Legend(title=None, symbolOpacity=1)
         return alt.Color("run:N", scale=self.colours, legend=legend)
 
     @property
@@ -128,7 +122,7 @@ def dots(plot: Plot) -> alt.Chart:
 
 
 def bars(plot: Plot) -> alt.Chart:
-    """One standard error either way, of the run that is pointed at."""
+    """One standard error either way, faint where another run is pointed at."""
     chart: alt.Chart = (
         plot.base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1)
@@ -137,7 +131,7 @@ def bars(plot: Plot) -> alt.Chart:
             y=plot.low,
             y2="high:Q",
             color=plot.colour,
-            opacity=alt.condition(plot.hover, alt.value(0.9), alt.value(0)),
+            opacity=alt.condition(plot.hover, alt.value(0.9), alt.value(0.3)),
         )
     )
     return chart
@@ -163,7 +157,7 @@ def crosses(plot: Plot) -> alt.Chart:
     """Flagged checkpoints crossed out."""
     chart: alt.Chart = (
         plot.base.transform_filter("datum.flagged")
-        .mark_point(shape=_CROSS, size=60, stroke=_ALARM, strokeWidth=1.5, tooltip=None)
+        .mark_point(shape=CROSS, size=60, stroke=ALARM, strokeWidth=1.5, tooltip=None)
         .encode(x=plot.x, y=plot.y)
     )
     return chart
@@ -185,21 +179,21 @@ def targets(plot: Plot) -> alt.Chart:
     return chart
 
 
-def rules(values: pl.DataFrame | None) -> alt.LayerChart:
-    """Baselines and optima: ``name``, ``label``, ``value``; None for a template."""
-    base = alt.Chart(alt.NamedData(RULES) if values is None else values).encode(y="value:Q")
+def baselines(chart: alt.Chart) -> alt.LayerChart:
+    """Straight lines with their names, of a chart of ``name``, ``label``, ``value``."""
+    base = chart.encode(y="value:Q")
     kinds = alt.Scale(domain=list(_RULE_DASHES), range=list(_RULE_DASHES.values()))
-    rule = base.mark_rule(color=_MUTED, strokeWidth=1.2).encode(
+    rule = base.mark_rule(color=MUTED, strokeWidth=1.2).encode(
         strokeDash=alt.StrokeDash("name:N", scale=kinds, legend=None)
     )
     # two rules often lie close together: their names stand at different ends
     is_left = "datum.name == 'constant_answer'"
     text = base.encode(text="label:N")
     left = text.transform_filter(is_left).mark_text(
-        align="left", baseline="bottom", dx=2, dy=-1, color=_MUTED, fontSize=10
+        align="left", baseline="bottom", dx=2, dy=-1, color=MUTED, fontSize=10
     )
     right = text.transform_filter(f"!({is_left})").mark_text(
-        align="right", baseline="bottom", dx=-2, dy=-1, color=_MUTED, fontSize=10
+        align="right", baseline="bottom", dx=-2, dy=-1, color=MUTED, fontSize=10
     )
     words = [left.encode(x=alt.value(0)), right.encode(x=alt.value("width"))]
     return alt.LayerChart(layer=[rule, *words])

@@ -8,6 +8,7 @@ import polars as pl
 
 from isoloss.report.axes import OPTIMUM_PROBE
 from isoloss.report.data import Curve, ReportData
+from isoloss.report.sentences import Word
 from isoloss.report.text import count, shown
 from isoloss.report.trouble import Table
 from isoloss.store.axis import Axis
@@ -58,13 +59,13 @@ def _axes(data: ReportData) -> Table:
         columns=("axis", "kind", "identity", "checkpoints"),
         rows=tuple(
             (
-                axis.title,
-                f"{axis.source.kind}: {_KINDS[axis.source.kind]}",
+                Word(axis.title),
+                Word(f"{axis.source.kind}: {_KINDS[axis.source.kind]}"),
                 f"{shown(axis.source.name)}; {_settings(axis.source.settings)}".rstrip("; "),
                 f"{axis.known:,}",
             )
             for axis in data.axes.options
-            if axis.source is not None
+            if axis.source is not None and not axis.is_derived
         ),
         note="Points of two identities never share a figure. Losses run from high to low, so that "
         "progress goes to the right."

@@ -10,17 +10,11 @@ from typing import Any
 import polars as pl
 
 from isoloss.report.axes import TIME, refusals
-from isoloss.report.charts import (
-    ability,
-    channel_spec,
-    loss_curve,
-    score_title,
-    template,
-    x_channel,
-)
+from isoloss.report.charts import score_title, x_channel
 from isoloss.report.data import ReportData
-from isoloss.report.marks import Look
 from isoloss.report.pack_columns import packed, packed_places
+from isoloss.report.templates import channel_spec, panel
+from isoloss.report.text import shown
 from isoloss.store.series import Series, baseline_names
 
 
@@ -55,7 +49,7 @@ def pack(data: ReportData) -> dict[str, Any]:
             }
             for axis in data.axes.options
         ],
-        "runs": [{"label": run.label, "light": run.light, "dark": run.dark} for run in data.runs],
+        "runs": _runs(data),
         "checkpoints": _checkpoints(data),
         "pointSets": [packed_places(points) for points in sets],
         "series": series,
@@ -70,6 +64,22 @@ def to_json(packed: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def _runs(data: ReportData) -> list[dict[str, Any]]:
+    """Every run: how it is called, how it is drawn, and the name that commands know it by."""
+    names = [run.run for run in data.runs]
+    return [
+        {
+            "label": run.label,
+            "family": shown(run.family),
+            "model": shown(run.model),
+            "asked": shown(run.run if names.count(run.run) == 1 else f"{run.family}/{run.run}"),
+            "light": run.light,
+            "dark": run.dark,
+        }
+        for run in data.runs
+    ]
+
+
 def _checkpoints(data: ReportData) -> dict[str, Any]:
     points = data.checkpoints
     labels = [run.label for run in data.runs]
@@ -80,10 +90,13 @@ def _checkpoints(data: ReportData) -> dict[str, Any]:
         positions[key][point] = _rounded(value)
     return {
         "run": [labels.index(label) for label in points["label"]],
+        # the name of a checkpoint is RUN@PLACE
+        "place": [name.rpartition("@")[2] for name in points["name"]],
         "flags": points["flags"].to_list(),
         "hollow": [int(hollow) for hollow in points["is_unfinished"]],
         "x": positions,
         "facts": {name: points[name].to_list() for name in data.facts},
+        "told": dict(data.facts),
     }
 
 
@@ -140,12 +153,9 @@ def _rounded(value: float | None, *, digits: int = 6) -> float | int | None:
 
 
 def _specs(data: ReportData) -> dict[str, Any]:
-    first = data.axes.first
-    if first is None:
+    if data.axes.first is None:
         return {}
-    look = Look(runs=data.runs, facts=data.facts, has_legend=False)
-    x = x_channel(first, log=first.starts_log)
     return {
-        "ability": template(ability(None, None, x=x, title="", look=look)),
-        "curve": template(loss_curve(None, None, x=x, title="", look=look)),
+        "ability": panel(data.runs, has_band=False),
+        "curve": panel(data.runs, has_band=True),
     }

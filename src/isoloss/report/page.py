@@ -14,15 +14,19 @@ import jinja2
 from markupsafe import Markup
 
 from isoloss import __version__
-from isoloss.errors import BadRequest
+from isoloss.report.answer import opening
 from isoloss.report.data import ReportData, collect
+from isoloss.report.languages import check_language, dictionaries
 from isoloss.report.methods import curve_query, method_tables
 from isoloss.report.pack import pack, to_json
 from isoloss.report.section import Sections
 from isoloss.report.section import sections as make_sections
+from isoloss.report.sentences import Word
+from isoloss.report.sureness import RULES
 from isoloss.report.text import number, shown
 from isoloss.report.trouble import trouble_tables
-from isoloss.report.words import Best, best_scores, distance_text, sentences
+from isoloss.report.words import Best, best_scores, distance_text
+from isoloss.shown import Shown
 from isoloss.store.files import write_text
 from isoloss.store.series import Series
 from isoloss.store.store import Store
@@ -30,16 +34,19 @@ from isoloss.studies.explained.findings import STUDY as EXPLAINED
 from isoloss.studies.explained.findings import explain
 from isoloss.studies.findings import Findings, load
 from isoloss.studies.flatness.equal_loss import flatness_findings
+from isoloss.studies.forecasts.loss_section import loss_findings
 from isoloss.studies.saturation.best_final import best_final_findings
 from isoloss.studies.saturation.layers import layer_findings
 from isoloss.studies.trajectories.bigbench_section import bigbench_findings
 
-LANGUAGES = ("en",)
-_SCRIPTS = ("charts.js", "controls.js", "coloured.js")
+SCRIPTS = (
+    "rows.js", "language.js", "charts.js", "pointing.js", "pins.js", "downloads.js", "controls.js",
+    "coloured.js",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportSummary:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ReportSummary(Shown):
     """What a page holds.
 
     Attributes:
@@ -113,20 +120,12 @@ def write(
         BadRequest: no loss axis has that name, several could be meant, or the language is none
             the page knows.
     """
-    if language not in LANGUAGES:
-        raise BadRequest(
-            "the page does not speak that language.",
-            asked=language,
-            nearest=", ".join(LANGUAGES),
-            remedy="take one of these",
-        )
+    check_language(language)
     data = collect(store, loss=loss)
-    found = _findings(store, data, laws=laws, seed=seed)
+    found = findings_of(store, data, laws=laws, seed=seed)
     told = make_sections(found, data.runs)
-    packed = {
-        **pack(data), "figures": told.specs, "panels": told.panels, "coloured": told.coloured,
-    }  # fmt: skip
-    html = render(data, packed, told)
+    packed = packed_page(data, told)
+    html = render(data, packed, told, language=language)
     write_text(Path(out), html)
     axis = data.axes.loss
     refused = [
@@ -150,7 +149,7 @@ def write(
     )
 
 
-def _findings(store: Store, data: ReportData, *, laws: bool, seed: int) -> list[Findings]:
+def findings_of(store: Store, data: ReportData, *, laws: bool, seed: int) -> list[Findings]:
     """What the laws say about this axis, and what every study of the store found."""
     axis = data.axes.loss.source if data.axes.loss else None
     asked = [explain(store, loss=axis, seed=seed)] if laws else []
@@ -159,18 +158,36 @@ def _findings(store: Store, data: ReportData, *, laws: bool, seed: int) -> list[
     asked += [one for one in (flat, layers) if one is not None]
     ends = best_final_findings(store, seed=seed) if laws else None
     asked += [ends] if ends is not None else []
+    losses = loss_findings(store, axis, seed=seed) if laws and axis is not None else None
+    asked += [losses] if losses is not None else []
     tasks = bigbench_findings(store, loss=axis) if laws else None
     asked += [tasks] if tasks is not None else []
     return [*asked, *(one for one in load(store) if one.study != EXPLAINED)]
 
 
-def render(data: ReportData, packed: Mapping[str, Any], told: Sections) -> str:
+def packed_page(data: ReportData, told: Sections) -> dict[str, Any]:
+    """What all figures of a page are drawn from, those of the findings among them."""
+    return {
+        **pack(data), "figures": told.specs, "panels": told.panels, "coloured": told.coloured,
+    }  # fmt: skip
+
+
+def render(
+    data: ReportData,
+    packed: Mapping[str, Any],
+    told: Sections,
+    *,
+    live: bool = False,
+    language: str = "en",
+) -> str:
     """The page as HTML.
 
     Args:
         data: of a store.
-        packed: from :func:`isoloss.report.pack.pack` of the same data, with the findings' figures.
+        packed: from :func:`packed_page` of the same data.
         told: what studies found.
+        live: whether a server stands behind the page, which it asks for what is new.
+        language: that the page starts in.
     """
     best = best_scores(data)
     groups = _grouped(data.abilities.series)
@@ -181,10 +198,14 @@ def render(data: ReportData, packed: Mapping[str, Any], told: Sections) -> str:
             version=__version__,
             families=sorted({shown(run.family) for run in data.runs}),
             measured=_measured(data),
-            sentences=(*told.sentences, *sentences(data, best)),
+            opening=opening(data, best, told),
+            rules=RULES,
+            language=language,
+            words=Markup(to_json(dictionaries())),
             studies=told.parts,
             axes=data.axes,
             runs=data.runs,
+            models=list(dict.fromkeys((shown(r.family), shown(r.model)) for r in data.runs)),
             metrics=_metrics(data),
             main=groups.pop(None, []),
             groups=groups,
@@ -201,7 +222,8 @@ def render(data: ReportData, packed: Mapping[str, Any], told: Sections) -> str:
             data=Markup(to_json(packed)),
             style=Markup(_asset("page.css")),
             bundle=Markup(_bundle()),
-            scripts=[Markup(_asset(name)) for name in _SCRIPTS],
+            scripts=[Markup(_asset(name)) for name in _scripts(live=live)],
+            live=live,
         )
     )
 
@@ -262,14 +284,27 @@ def _best_row(best: Best) -> dict[str, str]:
     }
 
 
+def template(name: str) -> jinja2.Template:
+    """A template of this room; what is put into it is text."""
+    return _environment().get_template(name)
+
+
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["word"] = lambda value: isinstance(value, Word)
+    return environment
+
+
+def _scripts(*, live: bool) -> tuple[str, ...]:
+    """In their order; what a server says is known before the controls draw."""
+    place = SCRIPTS.index("controls.js")
+    return (*SCRIPTS[:place], "live.js", *SCRIPTS[place:]) if live else SCRIPTS
 
 
 def _asset(name: str) -> str:
@@ -278,8 +313,16 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script that cannot end its own element."""
+    """What of Vega and Vega-Lite the page calls, in one script that cannot end its own element."""
+    import altair
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # Altair names the release of Vega-Lite that its schema is of, which vl-convert holds
+    place, lite = "https://cdn.jsdelivr.net/npm", altair.SCHEMA_VERSION.removeprefix("v")
+    vega = vl_convert.get_vega_version()
+    script: str = vl_convert.javascript_bundle(
+        f"import {{View, parse, logger, Error}} from '{place}/vega@{vega}/+esm';"
+        f"import {{compile}} from '{place}/vega-lite@{lite}/+esm';"
+        "window.vega = {View, parse, logger, Error}; window.vegaLite = {compile};"
+    )
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)

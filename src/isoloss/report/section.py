@@ -13,7 +13,6 @@ from isoloss.report.section_charts import Drawing, draw
 from isoloss.report.section_colours import Ramp
 from isoloss.report.text import number, shown, shown_lines
 from isoloss.report.trouble import Table
-from isoloss.report.words import Sentence
 from isoloss.studies.explained.findings import STUDY as EXPLAINED
 from isoloss.studies.findings import Figure, Finding, Findings, Value
 
@@ -63,7 +62,7 @@ class Section:
         id: its anchor.
         title: its heading.
         scale: of the study; empty where it has none.
-        answers: the findings in sentences; empty where the page's head has them all.
+        answers: the findings in sentences.
         claims: a row each.
         reproduced: a row each.
         tables: short ones first shown, long ones folded.
@@ -94,14 +93,17 @@ class Sections:
 
     Attributes:
         parts: a study each.
-        sentences: what they found, for the head of the page.
+        found: as they were given.
+        places: anchor of a study's figure or table by the study's name and its own id; that of
+            its claims under ``claims``, that of the study under an empty id.
         specs: template and colours of every figure, for the page's data.
         panels: figure and rows of every panel, for the page's data.
         coloured: pieces, classes and curves of every coloured text, for the page's data.
     """
 
     parts: tuple[Section, ...]
-    sentences: tuple[Sentence, ...]
+    found: tuple[Findings, ...]
+    places: Mapping[tuple[str, str], str]
     specs: tuple[Mapping[str, Any], ...]
     panels: tuple[Mapping[str, Any], ...]
     coloured: tuple[Mapping[str, Any], ...]
@@ -119,7 +121,7 @@ def sections(found: Sequence[Findings], runs: Sequence[RunStyle]) -> Sections:
     """
     known = {run.label: (run.light, run.dark) for run in runs}
     parts: list[Section] = []
-    told: list[Sentence] = []
+    places: dict[tuple[str, str], str] = {}
     specs: list[Mapping[str, Any]] = []
     panels: list[Mapping[str, Any]] = []
     coloured: list[Mapping[str, Any]] = []
@@ -138,12 +140,19 @@ def sections(found: Sequence[Findings], runs: Sequence[RunStyle]) -> Sections:
             texts.append(coloured_part(f"{anchor}-text-{place}", len(coloured), text))
             coloured.append(coloured_data(text, runs))
         parts.append(_section(anchor, one, tuple(figures), tuple(texts)))
-        head = one.answers if one.study == EXPLAINED else one.answers[:1]
-        told += [Sentence(text=shown(answer, longest=_LONG), anchor=anchor) for answer in head]
+        places |= _places(one, parts[-1])
     return Sections(
-        parts=tuple(parts), sentences=tuple(told), specs=tuple(specs), panels=tuple(panels),
-        coloured=tuple(coloured),
+        parts=tuple(parts), found=tuple(found), places=places, specs=tuple(specs),
+        panels=tuple(panels), coloured=tuple(coloured),
     )  # fmt: skip
+
+
+def _places(one: Findings, part: Section) -> dict[tuple[str, str], str]:
+    """Anchors of a study; a figure goes before a table of the same id."""
+    tables = {table.id: drawn.id for table, (drawn, _) in zip(one.tables, part.tables, strict=True)}
+    figures = {figure.id: drawn.id for figure, drawn in zip(one.figures, part.figures, strict=True)}
+    every = {"": part.id, "claims": part.claims.id} | tables | figures
+    return {(one.study, name): anchor for name, anchor in every.items()}
 
 
 def _section(
@@ -153,16 +162,17 @@ def _section(
     coloured: tuple[ColouredPart, ...],
 ) -> Section:
     tables = [
-        _table(anchor, i, t.title, t.columns, t.rows, t.note) for i, t in enumerate(one.tables)
+        _table(anchor, f"table-{i}", t.title, t.columns, t.rows, t.note)
+        for i, t in enumerate(one.tables)
     ]
     return Section(
         id=anchor,
         title=shown(one.title, longest=200),
         scale=shown(one.scale) if one.scale else "",
-        answers=() if one.study == EXPLAINED else _lines(one.answers),
+        answers=_lines(one.answers),
         claims=_claims(anchor, one.claims),
         reproduced=_table(
-            anchor, -1, "Published numbers beside ours",
+            anchor, "reproduced", "Published numbers beside ours",
             ("what", "source", "published", "ours", "difference"),
             [(r.what, r.source, r.published, r.ours, r.difference) for r in one.reproduced],
         ),
@@ -217,7 +227,7 @@ def _claims(anchor: str, claims: Sequence[Finding]) -> Table:
         )
         for one in claims
     ]
-    return _table(anchor, -2, "Claims beside their evidence", columns, rows)
+    return _table(anchor, "claims", "Claims beside their evidence", columns, rows)
 
 
 def _with_unit(value: float | None, unit: str) -> str | None:
@@ -236,7 +246,7 @@ def _digits(value: float) -> str:
 
 def _table(
     anchor: str,
-    nth: int,
+    name: str,
     title: str,
     columns: Iterable[str],
     rows: Sequence[Sequence[Value]],
@@ -244,7 +254,7 @@ def _table(
 ) -> Table:
     cut = f" The first {_MOST_ROWS} of {len(rows)} rows." if len(rows) > _MOST_ROWS else ""
     return Table(
-        id=f"{anchor}-table-{nth}".replace("--", "-"),
+        id=f"{anchor}-{name}",
         title=shown(title, longest=200),
         columns=tuple(shown(column) for column in columns),
         rows=tuple(tuple(_cell(value) for value in row) for row in rows[:_MOST_ROWS]),

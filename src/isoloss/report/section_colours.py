@@ -30,6 +30,11 @@ class Ramp:
     light: tuple[str, ...]
     dark: tuple[str, ...]
 
+    @property
+    def colours(self) -> tuple[tuple[str, str], ...]:
+        """Each colour on white and on black."""
+        return tuple(zip(self.light, self.dark, strict=True))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigureColours:

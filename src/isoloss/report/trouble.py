@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from isoloss.report.data import ReportData
+from isoloss.report.sentences import Word
 from isoloss.report.text import shown, shown_lines
 
 _MOST_ROWS = 200
@@ -91,7 +92,7 @@ def _unknown(data: ReportData) -> Table:
         title="Unknown facts",
         columns=("fact", "checkpoints without it"),
         rows=tuple((name, f"{n:,} of {total:,}") for name, n in data.unknown.items())
-        + tuple((what, f"{n:,}") for what, n in data.odd.items()),
+        + tuple((Word(what), f"{n:,}") for what, n in data.odd.items()),
         note="Unknown stays unknown: nothing is guessed.",
         empty="Every fact is known of every checkpoint.",
     )
@@ -105,12 +106,14 @@ def _left_out(data: ReportData) -> Table:
     )
     rows = []
     for axis in data.axes.options:
-        why = "was not measured there" if axis.is_loss else "is unknown"
+        if axis.is_derived:
+            continue
+        why = Word("the value was not measured there" if axis.is_loss else "the value is unknown")
         if axis.known < total:
-            rows.append((axis.title, f"{total - axis.known:,} of {total:,}", f"the value {why}"))
+            rows.append((Word(axis.title), f"{total - axis.known:,} of {total:,}", why))
         if axis.key in zeros:
-            why = "0 has no place on a logarithmic scale; linear shows it"
-            rows.append((axis.title, f"{zeros[axis.key]:,} of {total:,}", why))
+            why = Word("0 has no place on a logarithmic scale; linear shows it")
+            rows.append((Word(axis.title), f"{zeros[axis.key]:,} of {total:,}", why))
     return Table(
         id="left-out",
         title="Left out of figures",

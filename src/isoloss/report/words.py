@@ -1,34 +1,21 @@
-"""What the page says in sentences. Each follows from the numbers by one plain rule."""
+"""The best checkpoint of each ability beside its baseline, and the checkpoints by their loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import polars as pl
 
-from isoloss.report.axes import OPTIMUM_PROBE, in_nats
+from isoloss.report.axes import XAxis
 from isoloss.report.data import ReportData
-from isoloss.report.text import counted, estimate, joined, number, shown
+from isoloss.report.text import estimate, number
 from isoloss.store.series import Series
-
-TIE_NATS = 0.01
-"""Losses closer than this are equal."""
 
 ABOVE_STDERRS = 2.0
 """A score further above its baseline than this is above it."""
 
-_BASELINES = ("chance", "constant_answer")
 _SCORES = ("accuracy", "exact_match", "accuracy_macro", "accuracy_micro")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sentence:
-    """A finding in words, and the part of the page that shows it."""
-
-    text: str
-    anchor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,101 +98,16 @@ def best_scores(data: ReportData) -> tuple[Best, ...]:
     return tuple(found)
 
 
-def sentences(data: ReportData, best: Sequence[Best]) -> tuple[Sentence, ...]:
-    """What was found, in the order of the page."""
-    return (*_lowest(data), *_above(best), *_trouble(data))
-
-
-def _lowest(data: ReportData) -> Iterable[Sentence]:
-    axis = data.axes.loss
-    if axis is None or axis.source is None:
-        yield Sentence(
-            text="No loss is in the store: abilities are drawn against training tokens and steps.",
-            anchor="abilities",
-        )
-        return
+def lowest_losses(data: ReportData, axis: XAxis) -> pl.DataFrame:
+    """``name``, ``value`` and ``stderr`` of every unflagged checkpoint, the lowest loss first."""
     points = data.checkpoints.select("point", "name", "is_flagged")
-    losses = (
+    return (
         data.axes.positions.filter(pl.col("axis") == axis.key)
         .join(points, on="point")
         .filter(~pl.col("is_flagged"))
         .sort("value", "point")
+        .select("name", "value", "stderr")
     )
-    if losses.is_empty():
-        return
-    margin = in_nats(axis.source, TIE_NATS)
-    lowest = losses.row(0, named=True)
-    tied = losses.filter(pl.col("value") <= lowest["value"] + margin)["name"].to_list()
-    value = estimate(lowest["value"], lowest["stderr"])
-    if len(tied) == 1:
-        text = f"{tied[0]} has the lowest {axis.title}: {value}."
-    else:
-        text = (
-            f"{len(tied)} checkpoints share the lowest {axis.title} within {TIE_NATS} nats, and "
-            f"none is preferred: {joined(tied)}; the lowest value is {value}."
-        )
-    yield Sentence(text=text, anchor="curves")
-    if axis.source.kind == "proxy":
-        yield Sentence(
-            text="This axis is a proxy: the perplexity of a task's documents stands in for the "
-            "pre-training loss, which the store does not hold.",
-            anchor="methods",
-        )
-    if axis.source.probe == OPTIMUM_PROBE:
-        yield Sentence(
-            text="The language is known, so that this loss is an expectation over all its words "
-            "and the lowest possible value is drawn beside it.",
-            anchor="curves",
-        )
-
-
-def _above(best: Sequence[Best]) -> Iterable[Sentence]:
-    if not best:
-        return
-    most = max(b.checkpoints for b in best)
-    told = {
-        "above": "The best checkpoint lies more than 2 standard errors above the baseline in",
-        "within luck": "The best checkpoint lies more than 2 standard errors above the "
-        f"baseline, yet no further than the best of up to {most} gets by guessing, in",
-        "not above": "The best checkpoint does not lie more than 2 standard errors above the "
-        "baseline in",
-        "unknown": "The baseline or the standard error is unknown for",
-    }
-    for verdict, text in told.items():
-        found = [b for b in best if b.verdict == verdict]
-        if found:
-            listed = joined(_names(found), at_most=24)
-            yield Sentence(
-                text=f"{text} {len(found)} of {len(best)} series: {listed}.", anchor="best"
-            )
-
-
-def _trouble(data: ReportData) -> Iterable[Sentence]:
-    flagged, total = int(data.checkpoints["is_flagged"].sum()), data.checkpoints.height
-    parts = []
-    if data.failures.height:
-        parts.append(counted(data.failures.height, "failure"))
-    if flagged:
-        parts.append(f"{counted(flagged, 'flagged checkpoint')} of {total} (crossed out)")
-    if data.unknown:
-        parts.append(f"{counted(len(data.unknown), 'fact')} unknown for some checkpoint")
-    if parts:
-        yield Sentence(text=f"To know before reading: {joined(parts)}.", anchor="trouble")
-    else:
-        yield Sentence(text="Nothing failed, is flagged or unknown.", anchor="trouble")
-
-
-def _names(best: Sequence[Best]) -> list[str]:
-    """Series by name with their settings; parts of collections are counted instead."""
-    details: dict[str, list[str]] = {}
-    groups: dict[str, int] = {}
-    for one in best:
-        if one.series.group:
-            groups[one.series.group] = groups.get(one.series.group, 0) + 1
-        else:
-            details.setdefault(shown(one.series.title), []).append(one.series.detail)
-    names = [f"{title} ({', '.join(d)})" if any(d) else title for title, d in details.items()]
-    return [*names, *(f"{n} parts of {shown(group)}" for group, n in groups.items())]
 
 
 def _distance(value: float, stderr: float | None, baseline: float | None) -> float | None:

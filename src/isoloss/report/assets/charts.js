@@ -1,115 +1,59 @@
-// What one figure shows: rows for the chosen x and score, put into the page's Vega-Lite templates.
+// A figure as a view: the page's Vega-Lite templates are compiled once a look, then only given other rows.
 "use strict";
-window.isoloss = (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const axes = new Map(data.axes.map((axis) => [axis.key, axis]));
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const drawn = new Map(); // figure -> the view that vegaEmbed made of it
-
-  // a run without flagged checkpoints leaves a layer empty, which Vega-Lite would warn of
-  const LOG_ERRORS = 1;
+Object.assign(window.isoloss, (() => {
+  const { data, axes, say, isFinding, isCurve, source, at, named, shownBy, rowsOf, linesOf } =
+    window.isoloss;
+  const { vega, vegaLite } = window;
   const MANY = 400; // points beyond which a canvas is drawn faster than elements of a document
+  const Y_TITLE = "Y-TITLE"; // as templates.py writes it
+  const LEGEND = 24; // names that a downloaded figure has room for
 
-  const source = (figure) =>
-    (figure.dataset.kind === "curve" ? data.curves : data.series)[Number(figure.dataset.index)];
+  const drawn = new Map(); // figure -> its view, and what it shows
+  const made = new Map(); // look -> what a view is made from
+  const logger = vega.logger(vega.Error); // an empty layer is no reason to warn
 
-  // x, score and scale of a figure; loss curves keep to the axes along which a run moves
-  function shownBy(figure, state) {
-    const isCurve = figure.dataset.kind === "curve";
-    const key = isCurve && !data.time.includes(state.x) ? state.time : state.x;
-    const log = key === state.x ? state.log : Boolean(axes.get(key)?.startsLog);
-    const metrics = source(figure).metrics;
-    const metric = isCurve ? "loss" : state.metric || Object.keys(metrics)[0];
-    return { key, log, metric };
+  // the scheme of colours: the reader's, the system's, and on paper the light one
+  const [night, paper] = ["(prefers-color-scheme: dark)", "print"].map((q) => matchMedia(q));
+  const dark = new EventTarget();
+  let theme = "auto";
+  Object.defineProperty(dark, "matches", {
+    get: () => !paper.matches && (theme === "auto" ? night.matches : theme === "dark"),
+  });
+  const recolour = () => dark.dispatchEvent(new Event("change"));
+  for (const query of [night, paper]) query.addEventListener("change", recolour);
+
+  function setTheme(name) {
+    if (name === theme) return;
+    theme = name;
+    document.documentElement.dataset.theme = name;
+    recolour();
   }
 
-  const isFinding = (figure) => figure.dataset.kind === "finding";
-
-  const hasMetric = (figure, state) =>
-    isFinding(figure) || shownBy(figure, state).metric in source(figure).metrics;
-
-  const at = (column, i) => (Array.isArray(column) ? column[i] : column);
-  const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-
-  // the numbers of a column: one for all, a list, or codes of so many bytes each; null is unknown
-  function numbers(column) {
-    if (column === null || typeof column !== "object" || Array.isArray(column)) return column;
-    column.numbers ??= decoded(column);
-    return column.numbers;
-  }
-
-  function decoded({ width, low, step, codes }) {
-    const raw = bytes(codes);
-    if (width === 4) {
-      return Array.from(new Float32Array(raw.buffer), (one) => (Number.isNaN(one) ? null : one));
+  // the page's colours as a scheme has them: figures cannot read the style sheet
+  const palettes = new Map();
+  function palette(isDark) {
+    if (!palettes.has(isDark)) {
+      const probe = document.createElement("span");
+      document.body.append(probe);
+      const colour = (name) => {
+        probe.style.cssText = `color-scheme: ${isDark ? "dark" : "light"}; color: var(${name})`;
+        return getComputedStyle(probe).color;
+      };
+      palettes.set(isDark, { ink: colour("--ink"), quiet: colour("--quiet"), line: colour("--line") });
+      probe.remove();
     }
-    const missing = 256 ** width - 1;
-    return Array.from({ length: raw.length / width }, (_, i) => {
-      let code = 0;
-      for (let place = width - 1; place >= 0; place -= 1) code = 256 * code + raw[width * i + place];
-      return code === missing ? null : low + step * code;
-    });
+    return palettes.get(isDark);
   }
 
-  // the checkpoints of a set, a bit each
-  function places(nth) {
-    if (typeof data.pointSets[nth] === "string") {
-      data.pointSets[nth] = [...bytes(data.pointSets[nth])].flatMap((byte, i) =>
-        [0, 1, 2, 3, 4, 5, 6, 7].filter((bit) => (byte >> bit) & 1).map((bit) => 8 * i + bit));
-    }
-    return data.pointSets[nth];
-  }
-
-  function valueText(value, stderr, n) {
-    const known = stderr === null || stderr === undefined;
-    const spread = known ? "standard error unknown" : `± ${stderr.toPrecision(2)}`;
-    const documents = n === null || n === undefined ? "" : `, n = ${whole.format(n)}`;
-    return `${Number(value.toPrecision(5))} ${spread}${documents}`;
-  }
-
-  function rowsOf(score, key, log, hidden) {
-    const { run, flags, hollow, x } = data.checkpoints;
-    const [values, stderrs, counts] = [score.value, score.stderr, score.n].map(numbers);
-    const rows = [];
-    places(score.points).forEach((point, i) => {
-      const place = x[key]?.[point] ?? null;
-      const label = data.runs[run[point]].label;
-      if (place === null || (log && place <= 0) || hidden.has(label)) return;
-      const y = at(values, i);
-      const stderr = at(stderrs, i);
-      rows.push({
-        x: place, y, run: label, order: point,
-        low: stderr === null ? null : y - stderr,
-        high: stderr === null ? null : y + stderr,
-        flagged: flags[point] !== null, hollow: Boolean(hollow[point]),
-        n: at(counts, i) ?? null, stderr,
-      });
-    });
-    return rows;
-  }
-
-  // what is told of a point: looked up when somebody points at it, not for a thousand points before
-  function told(point, field) {
-    if (field === "text") return valueText(point.y, point.stderr, point.n);
-    const { flags, facts } = data.checkpoints;
-    return field === "flags" ? flags[point.order] ?? "none" : facts[field][point.order];
-  }
-
-  function tellLate(spec) {
-    let fields = [];
-    for (const layer of spec.layer) {
-      if (layer.encoding?.tooltip) {
-        fields = layer.encoding.tooltip;
-        delete layer.encoding.tooltip;
-        layer.mark.tooltip = { content: "data" };
-      }
-    }
-    const cell = (kind, text) => `<td class="${kind}">${text}</td>`;
-    return (point, sanitize) => {
-      const lines = fields.map(({ field, title }) =>
-        `<tr>${cell("key", sanitize(title))}${cell("value", sanitize(told(point, field) ?? ""))}</tr>`);
-      return `<table><tbody>${lines.join("")}</tbody></table>`;
+  function config(isDark) {
+    const { ink, quiet, line } = palette(isDark);
+    return {
+      background: "transparent", font: getComputedStyle(document.body).fontFamily,
+      view: { stroke: null },
+      axis: {
+        labelColor: quiet, titleColor: ink, gridColor: line, domainColor: line, tickColor: line,
+        titleFontWeight: "normal", titleFontSize: 11, labelFontSize: 11, gridOpacity: 0.6,
+      },
     };
   }
 
@@ -118,104 +62,178 @@ window.isoloss = (() => {
     (spec.layer ?? []).forEach((layer) => eachEncoding(layer, change));
   }
 
-  function specOf(figure, state) {
-    const { key, log, metric } = shownBy(figure, state);
-    const score = source(figure).metrics[metric];
-    const spec = structuredClone(data.specs[figure.dataset.kind === "curve" ? "curve" : "ability"]);
-    const channel = axes.get(key)[log ? "log" : "linear"];
-    const colours = data.runs.map((one) => (dark.matches ? one.dark : one.light));
+  function recoloured(spec, colours) {
     eachEncoding(spec, (encoding) => {
-      if (encoding.x?.field === "x") encoding.x = channel;
-      if (["y", "low"].includes(encoding.y?.field)) encoding.y.title = score.title;
-      for (const name of ["color", "fill"]) {
-        if (encoding[name]?.scale) encoding[name].scale.range = colours;
+      for (const name of ["color", "fill", "stroke"]) {
+        const channel = encoding[name]?.condition?.scale ? encoding[name].condition : encoding[name];
+        if (channel?.scale) channel.scale.range = colours;
       }
     });
-    spec.datasets = { points: rowsOf(score, key, log, state.hidden), rules: score.rules };
     return spec;
   }
 
-  function config() {
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    const font = getComputedStyle(document.body).fontFamily;
-    return {
-      background: "transparent", font, view: { stroke: null },
-      axis: {
-        labelColor: colour("--quiet"), titleColor: colour("--ink"), gridColor: colour("--line"),
-        domainColor: colour("--line"), tickColor: colour("--line"),
-        titleFontWeight: "normal", titleFontSize: 11, labelFontSize: 11, gridOpacity: 0.6,
-      },
-    };
+  function panelSpec(kind, key, log, isDark) {
+    const channel = structuredClone(axes.get(key)[log ? "log" : "linear"]);
+    channel.scale.domain = { expr: "xDomain" };
+    channel.title = [channel.title].flat().map((line) => say(line));
+    const spec = structuredClone(data.specs[kind]);
+    eachEncoding(spec, (encoding) => {
+      if (encoding.x?.field === "x") encoding.x = channel;
+    });
+    return recoloured(spec, data.runs.map((one) => (isDark ? one.dark : one.light)));
   }
 
-  function say(figure, text) {
+  // Vega, with the score's title left open: panels of one look differ in it and in their rows
+  function compiled(spec, isDark) {
+    const { spec: out } = vegaLite.compile(spec, { config: config(isDark), logger });
+    for (const axis of out.axes ?? []) {
+      if (axis.title === Y_TITLE) axis.title = { signal: "yTitle" };
+    }
+    out.signals = [...(out.signals ?? []), { name: "yTitle", value: "" }];
+    return out;
+  }
+
+  function runtimeOf(look, makeSpec) {
+    if (!made.has(look)) made.set(look, vega.parse(compiled(makeSpec(), dark.matches)));
+    return made.get(look);
+  }
+
+  function filled(view, { sets, signals }) {
+    for (const [name, value] of Object.entries(signals)) view.signal(name, value);
+    for (const [name, rows] of Object.entries(sets)) view.data(name, rows);
+    return view;
+  }
+
+  // `content`: sets of rows by name, and signals; a view of the same look is kept and given them
+  function show(figure, look, makeSpec, content) {
+    const chart = figure.querySelector(".chart");
+    const points = Math.max(...Object.values(content.sets).map((rows) => rows.length));
+    const renderer = points > MANY ? "canvas" : "svg";
+    let one = drawn.get(figure);
+    chart.hidden = false;
+    if (one?.look !== look || one.renderer !== renderer) {
+      one?.view.finalize();
+      const view = new vega.View(runtimeOf(look, makeSpec), { renderer, container: chart, logger });
+      view.tooltip((_, event, __, told) => window.isoloss.tell(event, told));
+      one = { view, look, renderer, makeSpec };
+      drawn.set(figure, one);
+    }
+    Object.assign(one, { content, spots: null, pointed: null });
+    filled(one.view, content).run();
+    return one;
+  }
+
+  function forget(figure) {
+    drawn.get(figure)?.view.finalize();
+    drawn.delete(figure);
+    figure.querySelector(".chart").replaceChildren();
+  }
+
+  function refuse(figure, text) {
     const message = figure.querySelector(".message");
     message.textContent = text;
     message.hidden = false;
-    drawn.get(figure)?.finalize();
-    drawn.delete(figure);
-    const chart = figure.querySelector(".chart");
-    chart.replaceChildren();
-    chart.hidden = true;
+    forget(figure);
+    figure.querySelector(".chart").hidden = true;
   }
 
-  async function embed(figure, spec, file, formatTooltip) {
-    const points = Object.values(spec.datasets)[0].length;
+  const extent = (values) => {
+    let [low, high] = [Infinity, -Infinity];
+    for (const value of values) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    return low < high ? [low, high] : [low - Math.abs(low) * 0.05 - 1e-9, high + Math.abs(high) * 0.05 + 1e-9];
+  };
+
+  function drawPanel(figure, state) {
+    const { key, log, metric } = shownBy(figure, state);
+    const kind = isCurve(figure) ? "curve" : "ability";
+    const score = source(figure).metrics[metric];
+    const rows = rowsOf(score, key, log, state.hidden);
+    if (rows.length === 0) {
+      return refuse(figure, say("No checkpoint of the runs shown has a place on this axis."));
+    }
+    const lines = linesOf(rows, state.smooth, log);
+    const pins = new Map(state.pins.map((name, i) => [named.get(name), i + 1]));
+    const ends = rows.flatMap((row) => (row.low === null ? [row.y] : [row.low, row.high]));
+    const rules = score.rules.map((rule) => ({ ...rule, label: say(rule.label) }));
+    show(figure, [kind, key, log, dark.matches, state.lang].join(" "),
+      () => panelSpec(kind, key, log, dark.matches), {
+        signals: {
+          xDomain: extent(rows.map((row) => row.x)),
+          yDomain: extent([...ends, ...rules.map((rule) => rule.value)]),
+          yTitle: say(score.title), faint: Boolean(state.smooth), pointed: "",
+          dotSize: rows.length > MANY ? 14 : 36,
+        },
+        sets: {
+          points: rows, lines, rules,
+          spread: isCurve(figure) ? rows.filter((row) => !row.flagged && row.low !== null) : [],
+          flagged: rows.filter((row) => row.flagged),
+          pinned: rows.filter((row) => pins.has(row.point))
+            .map((row) => ({ ...row, pin: pins.get(row.point) })),
+        },
+      });
     figure.querySelector(".message").hidden = true;
-    const chart = figure.querySelector(".chart");
-    chart.hidden = false;
-    drawn.get(figure)?.finalize();
-    drawn.set(figure, await vegaEmbed(chart, spec, {
-      config: config(), renderer: points > MANY ? "canvas" : "svg", mode: "vega-lite", logLevel: LOG_ERRORS,
-      actions: { export: true, source: false, compiled: false, editor: false },
-      downloadFileName: file,
-      tooltip: { theme: dark.matches ? "dark" : "light", ...(formatTooltip && { formatTooltip }) },
-    }));
-    return chart;
+    const title = figure.querySelector("h4").textContent;
+    figure.querySelector(".chart").setAttribute("aria-label",
+      say("{title}: {score} against {axis}. Arrow keys go through the checkpoints, Enter pins one.",
+        { title, score: metric, axis: say(axes.get(key).title) }));
   }
 
   // a panel of a finding: its rows stand as columns, a column of one value as that value
-  async function drawFinding(figure) {
-    const { figure: nth, rows: columns } = data.panels[Number(figure.dataset.index)];
-    const { spec: template, light, dark: onDark } = data.figures[nth];
-    const spec = structuredClone(template);
-    eachEncoding(spec, (encoding) => {
-      for (const name of ["color", "fill"]) {
-        if (encoding[name]?.scale) encoding[name].scale.range = dark.matches ? onDark : light;
-      }
-    });
+  function findingRows(figure, hidden) {
+    const columns = data.panels[Number(figure.dataset.index)].rows;
     const names = Object.keys(columns).filter((name) => name !== "n");
-    spec.datasets = {
-      rows: Array.from({ length: columns.n }, (_, i) =>
-        Object.fromEntries([["i", i], ...names.map((name) => [name, at(columns[name], i)])])),
-    };
-    const chart = await embed(figure, spec, figure.id);
-    chart.setAttribute("aria-label", figure.querySelector("h4").textContent);
+    const rows = Array.from({ length: columns.n }, (_, i) =>
+      Object.fromEntries([["i", i], ...names.map((name) => [name, at(columns[name], i)])]));
+    return rows.filter((row) => !hidden.has(row.by));
+  }
+
+  function drawFinding(figure, state) {
+    const nth = data.panels[Number(figure.dataset.index)].figure;
+    const { spec, light, dark: onDark } = data.figures[nth];
+    show(figure, `finding ${nth} ${dark.matches} ${state.lang}`,
+      () => recoloured(window.isoloss.wordsOf(structuredClone(spec)), dark.matches ? onDark : light),
+      { signals: {}, sets: { rows: findingRows(figure, state.hidden) } });
+    const title = figure.querySelector("h4").textContent;
+    figure.querySelector(".chart").setAttribute("aria-label", title);
     figure.dataset.x = "x";
   }
 
-  async function draw(figure, state) {
-    if (isFinding(figure)) return drawFinding(figure);
+  function draw(figure, state) {
+    if (isFinding(figure)) return drawFinding(figure, state);
     const { key, metric } = shownBy(figure, state);
-    const one = source(figure);
-    const title = figure.querySelector("h4").textContent;
-    if (one.refused[key]) {
-      say(figure, `Refused: ${one.refused[key]}`);
-    } else if (!key) {
-      say(figure, "Neither tokens nor FLOPs nor steps are known.");
-    } else {
-      const spec = specOf(figure, state);
-      if (spec.datasets.points.length === 0) {
-        say(figure, "No checkpoint of the runs shown has a place on this axis.");
-      } else {
-        const chart = await embed(figure, spec, `${figure.id}-${key}`, tellLate(spec));
-        chart.setAttribute("aria-label", `${title}: ${metric} against ${axes.get(key).title}`);
-      }
-    }
+    const refused = source(figure).refused[key];
+    if (refused) refuse(figure, say("Refused: {why}", { why: refused }));
+    else if (!key) refuse(figure, say("Neither tokens nor FLOPs nor steps are known."));
+    else drawPanel(figure, state);
     figure.dataset.x = key ?? "";
     figure.dataset.metric = metric;
   }
 
-  return { data, axes, dark, config, draw, say, hasMetric, isFinding };
-})();
+  // the same on white, with its title and what the colours mean, as a file needs it
+  function fileView(figure, title) {
+    const { makeSpec, content, view } = drawn.get(figure);
+    const was = theme;
+    theme = "light"; // `makeSpec` asks for the scheme: nothing is drawn before it is set back
+    const spec = compiled(makeSpec(), false);
+    theme = was;
+    const names = new Set(Object.values(content.sets).flat().map((row) => row.run ?? row.by));
+    const values = spec.scales.find((scale) => scale.name === "color")?.domain
+      ?.filter?.((name) => names.has(name)) ?? [];
+    Object.assign(spec, { background: "white", padding: 8,
+      title: { text: title, anchor: "start", fontSize: 12, limit: 0 } });
+    if (values.length > 1 && values.length <= LEGEND) {
+      spec.legends = [{ stroke: "color", values, symbolType: "circle", symbolStrokeWidth: 2, labelLimit: 300 }];
+    }
+    const copy = new vega.View(vega.parse(spec), { renderer: "none", logger });
+    return filled(copy.width(view.width()), content);
+  }
+
+  document.addEventListener("isoloss:data", () => {
+    [...drawn.keys()].forEach(forget);
+    made.clear();
+  });
+  return { dark, setTheme, config, drawn, draw, show, refuse, forget, fileView, recoloured };
+})());

@@ -1,9 +1,8 @@
 // Texts whose pieces are coloured by class: what is chosen, and the curves of the piece pointed at.
 "use strict";
 (() => {
-  const { data, dark, config } = window.isoloss;
+  const { data, dark, show: showFigure, recoloured } = window.isoloss;
   const UNKNOWN = 255; // of a curve's bytes
-  const LOG_ERRORS = 1;
   const LOW = 140; // pixels of the curves where they share a narrow screen with the text
   const PART = "\u00b7"; // stands for further bytes of the character before
 
@@ -19,9 +18,7 @@
     const curves = new Map(); // of the document shown: run -> bytes
     let shown = 0; // the piece whose curves are drawn
     let held = null; // the piece that somebody clicked
-    let drawn = null; // the view, of one axis and one scheme
     let inView = false;
-    let working = Promise.resolve();
 
     const here = () => text.documents[state.document];
     const kindsHere = () => here().kinds[state.rule]?.[state.run] ?? null;
@@ -40,31 +37,17 @@
       });
     }
 
-    async function drawCurves() {
-      const look = `${state.axis} ${dark.matches}`;
-      const values = rows(shown);
-      if (drawn?.look === look) {
-        await drawn.view.data("rows", values).runAsync();
-        return;
-      }
-      const spec = structuredClone(text.specs[state.axis]);
-      for (const layer of spec.layer) {
-        layer.encoding.color.scale.range = dark.matches ? text.dark : text.light;
-      }
+    function specHere() {
+      const colours = dark.matches ? text.dark : text.light;
+      const spec = recoloured(window.isoloss.wordsOf(structuredClone(text.specs[state.axis])), colours);
       if (window.matchMedia("(max-width: 640px)").matches) spec.height = LOW;
-      spec.datasets = { rows: values };
-      drawn?.view.finalize();
-      const { view } = await vegaEmbed(part(".chart"), spec, {
-        config: config(), renderer: "svg", mode: "vega-lite", logLevel: LOG_ERRORS,
-        actions: { export: true, source: false, compiled: false, editor: false },
-        downloadFileName: section.id, tooltip: { theme: dark.matches ? "dark" : "light" },
-      });
-      drawn = { look, view };
+      return spec;
     }
 
-    // one after another: a view that is being made cannot be given other rows yet
     function draw() {
-      if (inView) working = working.then(drawCurves).catch((error) => console.error(error));
+      if (!inView) return;
+      const look = `coloured ${section.dataset.index} ${state.axis} ${dark.matches} ${window.isoloss.state.lang}`;
+      showFigure(part("figure"), look, specHere, { signals: {}, sets: { rows: rows(shown) } });
     }
 
     function nameOf(place) {

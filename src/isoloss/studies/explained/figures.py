@@ -119,3 +119,43 @@ def _points(scores: Scores, one: Explained, panel: str, most: int) -> list[Row]:
             row["standard error"] = float(errors[i])
         rows.append(row)
     return rows
+
+
+def threshold_figure(found: Sequence[Explained], *, loss: str) -> Figure | None:
+    """Where a threshold stands under each score, with its interval.
+
+    Args:
+        found: an ability each.
+        loss: what stands at the axis.
+
+    Returns:
+        The figure; None where no ability with a threshold was asked under several scores.
+    """
+    rows: list[Row] = []
+    for one in found:
+        places = [
+            (metric, law.threshold, law.ci or (None, None))
+            for metric, law in one.emergence.items()
+            if law.verdict == "threshold" and law.threshold is not None
+        ]
+        if len(one.emergence) > 1:
+            rows += [
+                {"ability": one.ability.title, "score": metric, "threshold": at, "low": ci[0],
+                 "high": ci[1]}
+                for metric, at, ci in places
+            ]  # fmt: skip
+    if not rows:
+        return None
+    return Figure(
+        id="thresholds-by-score",
+        title="Thresholds under each score",
+        note="Only where the verdict is a threshold, with its 95% interval. One that the ability "
+        "has stands at the same loss under every score; one that a score made stands under that "
+        "score alone.",
+        x=FigureAxis(column="score", title="score"),
+        y=FigureAxis(column="threshold", title=loss, reverse=True),
+        panel="ability",
+        low="low",
+        high="high",
+        rows=tuple(rows),
+    )

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from isoloss.errors import BadRequest
+from isoloss.steps import steps
 from isoloss.store.axis import BITS, Axis, candidates, choose
 from isoloss.store.store import Store
-from isoloss.studies.explained.figures import ability_figure
+from isoloss.studies.explained.figures import ability_figure, threshold_figure
 from isoloss.studies.explained.laws import DRAWS, MARGIN, Explained, ask
 from isoloss.studies.explained.points import Ability, Reading, read
 from isoloss.studies.explained.tables import POINTS, tables
@@ -67,17 +68,18 @@ def explain(store: Store, *, loss: str | Axis | None = None, seed: int = 0) -> F
     asked = reading.abilities[:MOST_ABILITIES]
     found = [
         ask(one, thresholds=_searches(place, len(asked)), seed=seed)
-        for place, one in enumerate(asked)
+        for place, one in enumerate(steps("asking the laws", asked))
     ]
     found.sort(key=lambda one: _ORDER.index(one.verdict))
     title = _title(axis)
+    places = threshold_figure(found, loss=title)
     return Findings(
         study=STUDY,
         title=TITLE,
         command=f"isoloss report RUN --loss {axis.name}",
         answers=tuple(_answers(found, reading, axis, known)),
         tables=tables(found),
-        figures=(ability_figure(found, loss=title),),
+        figures=(ability_figure(found, loss=title), *([places] if places else [])),
         facts={
             "loss axis": title,
             "kind of the axis": axis.kind,

@@ -17,6 +17,7 @@ from isoloss.estimate import Estimate
 from isoloss.laws.correlated import Interval
 from isoloss.store.store import Store
 from isoloss.studies.findings import Findings, FindingsTable
+from isoloss.studies.flatness.ability_figure import ability_figure
 from isoloss.studies.flatness.loss_pairs import BAND_NATS, Losses, interval, read_losses
 from isoloss.studies.flatness.traced import Candidate, Trace, traced
 
@@ -175,7 +176,8 @@ def flatness_findings(
         loss: a corpus, as ``--loss`` takes it.
 
     Returns:
-        The tables; None where the store holds no trace.
+        The tables, and ability against the trace where abilities were measured; None where the
+        store holds no trace.
 
     Raises:
         BadRequest: no corpus has the name, or several could be meant.
@@ -183,11 +185,13 @@ def flatness_findings(
     if not traced(store):
         return None
     groups = equal_loss(store, band_nats=band_nats, loss=loss)
+    drawn = ability_figure(store, groups)
     return Findings(
         study="equal-loss",
         title="Checkpoints of equal loss",
-        answers=tuple(_answers(groups, band_nats)),
+        answers=tuple(_answers(groups, band_nats, has_ability=drawn is not None)),
         tables=tuple(table(group, number) for number, group in enumerate(groups, start=1)),
+        figures=() if drawn is None else (drawn,),
         facts={"band in nats": band_nats},
     )
 
@@ -237,7 +241,7 @@ def _note(group: EqualGroup) -> str:
     )
 
 
-def _answers(groups: Sequence[EqualGroup], band_nats: float) -> Iterable[str]:
+def _answers(groups: Sequence[EqualGroup], band_nats: float, *, has_ability: bool) -> Iterable[str]:
     if not groups:
         yield (
             f"No two checkpoints with a trace have losses that are surely within {band_nats:g} "
@@ -257,8 +261,13 @@ def _answers(groups: Sequence[EqualGroup], band_nats: float) -> Iterable[str]:
                 f"differs by a factor of up to {spread:.2g}."
             )
     yield (
-        "Which of them to keep does not follow from a trace: here no ability was held against it. "
-        "Measure one (probe.transfer, probe.task_score) at these checkpoints."
+        "Which of them to keep does not follow from a trace: "
+        + (
+            "the figure holds abilities against it, and no law judges it."
+            if has_ability
+            else "here no ability was held against it. Measure one (probe.transfer, "
+            "probe.task_score) at these checkpoints."
+        )
     )
 
 

@@ -11,6 +11,7 @@ from isoloss.errors import BadRequest, Refused
 from isoloss.laws.forecast_chain import FARTHEST
 from isoloss.laws.forecast_chain import reach as reach_by_laws
 from isoloss.laws.task_curves import TaskForm
+from isoloss.steps import steps
 from isoloss.store.axis import Axis
 from isoloss.store.store import Store
 from isoloss.studies.forecasts.ability_scores import Ability
@@ -318,7 +319,7 @@ def _ends(
         size, seen = (x, tokens) if params is None else (params, x)
         return chain.predict(size, seen, draws=_FEW_DRAWS, seed=seed)
 
-    got = [at(float(x)) for x in grid]
+    got = [at(float(x)) for x in steps("forecasting", grid)]
     return _Ends(
         earliest=_crossing(grid, [float(p.high or 0) for p in got], score),
         safe=_crossing(grid, [float(p.low or 0) for p in got], score),

@@ -9,6 +9,7 @@ import polars as pl
 
 from isoloss.errors import IsolossError
 from isoloss.laws.task_curves import TaskForm
+from isoloss.steps import steps
 from isoloss.studies.forecasts.ability_scores import Ability
 from isoloss.studies.forecasts.chain import DRAWS, Chain, with_task
 from isoloss.studies.forecasts.points import Points
@@ -94,7 +95,7 @@ class HoldOut:
         step_one = None
         if self.with_rivals:
             step_one = ladder_loss(self._others(with_names(read[0].frame)), self._target())
-        for points in read:
+        for points in steps(f"forecasting {self.end.run}", read):
             if points.ability is None:
                 yield from self._try(self.chain, points, None, self.end.loss, None, skipped)
                 continue

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from isoloss.laws.best_final import BestFinal, best_against_final, best_of_means
+from isoloss.steps import steps as in_steps
 from isoloss.store.series import LOWER_IS_BETTER
 from isoloss.store.store import Store
 from isoloss.studies.comparison.documents import SCORES, shared_scores
@@ -78,7 +79,8 @@ def best_final_rows(store: Store, *, start: float = START, seed: int = 0) -> lis
     kept = {task: store.cells_with_items(task) for task in rows["subject"].unique()}
     found = []
     left = MOST_CELLS
-    for (family, run, task, _, metric), part in rows.group_by(_KEYS, maintain_order=True):
+    series = list(rows.group_by(_KEYS, maintain_order=True))
+    for (family, run, task, _, metric), part in in_steps("comparing best and final", series):
         if part.height < FEWEST:
             continue
         own = kept[task] if part.height <= left else set()

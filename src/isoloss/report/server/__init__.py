@@ -1,0 +1,1 @@
+"""The page while a run goes on, and what is behind it as JSON; reads stores and changes nothing."""
