@@ -124,7 +124,7 @@ def test_a_vocabulary_that_does_not_fit_the_memory_is_told_what_fits(zipf):
 
 @needs_shared
 def test_the_example_of_the_docs_prints_what_it_says():
-    text = (Path(__file__).parents[2] / "docs" / "saturation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "heads.md").read_text(encoding="utf-8")
     mark = "<!-- tested: tests/corpora/test_ngram_spectrum.py -->\n```python\n"
     code, after = text.split(mark)[1].split("```", 1)
     result = subprocess.run(
