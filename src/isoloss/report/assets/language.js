@@ -6,6 +6,7 @@
   const root = document.documentElement;
   const NAMES = "bdi:not(.ours), code, pre, script, style, svg, canvas, .english, .pieces, td.value";
   const ATTRIBUTES = ["aria-label", "title", "placeholder"];
+  const REVERSED = "reversed: lower is to the right";
   const FULL_WIDTH = /^[\u3000-\u303f\uff00-\uffef]|[\u3000-\u303f\uff00-\uffef]$/;
   const english = new WeakMap(); // text node or element -> what it says in English
   let now = "en";
@@ -142,9 +143,14 @@
   function wordsOf(spec) {
     if (now === "en" || spec === null || typeof spec !== "object") return spec;
     for (const [name, value] of Object.entries(spec)) {
-      const text = Array.isArray(value) ? value.join(" ") : value;
-      if (["title", "label"].includes(name) && typeof text === "string") spec[name] = phrase(text);
-      else wordsOf(value);
+      const lines = [value].flat();
+      if (["title", "label"].includes(name) && typeof lines[0] === "string") {
+        // the lines were broken for English; only the last one is a sentence by itself
+        const last = lines.at(-1) === REVERSED && lines.length > 1 ? [phrase(lines.pop())] : [];
+        spec[name] = last.length ? [phrase(lines.join(" ")), ...last] : phrase(lines.join(" "));
+      } else {
+        wordsOf(value);
+      }
     }
     return spec;
   }
