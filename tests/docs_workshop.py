@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from docs_blocks import ROOT, Block, commands, missing
 from isoloss import demo
 from isoloss.cli import app
+from isoloss.errors import IsolossError
 
 STEPS = 24
 """Training steps of the demo here; 2,000 in the docs."""
@@ -32,6 +33,8 @@ SHORTER = {
     "products=100": "products=8",
     "probes=10, products_per_probe=80": "probes=2, products_per_probe=8",
     "relative_error=0.02": "relative_error=1.0",
+    "ranks=[32, 64, 128, 256]": "ranks=[2, 4]",
+    "range(1, 20)": "range(1, 3)",
 }
 """What the Python of the docs asks for, and what is enough to see it run."""
 
@@ -61,8 +64,10 @@ def told_here(words: list[str]) -> tuple[int, str]:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout + done.stderr
     result = CliRunner().invoke(app, words[1:])
-    problem = "" if result.exception is None else f"\n{result.exception}"
-    return result.exit_code, result.output + problem
+    if isinstance(result.exception, IsolossError):
+        told = f"{type(result.exception).__name__}: {result.exception}"
+        return 2, f"{result.output}\n{told}"
+    return result.exit_code, f"{result.output}\n{result.exception or ''}"
 
 
 def run_block(block: Block, told: Callable[[list[str]], tuple[int, str]] = told_here) -> None:
@@ -183,7 +188,7 @@ def names_for(page: str, folder: Path) -> dict[str, Any]:
     rows = 40 if page == "heads.md" else 2  # its heads are trained on batches of 256 tokens
     batches = causal_batches((rows, rows))
     return {
-        "model": tiny_model(width=256 if page == "heads.md" else 4), "small": small, "large": large,
+        "model": tiny_model(width=4), "small": small, "large": large,
         "batches": batches, "other_batches": causal_batches((rows, rows), seed=2),
         "ids": batches[0]["input_ids"], "folder": folder, "loader": batches, "loss": 2.0,
         "Trainer": _trainer,

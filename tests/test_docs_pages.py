@@ -110,7 +110,8 @@ def test_the_table_names_no_metric_that_the_code_cannot_write():
     code = {
         as_text(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.expr)
     }
-    patterns = [text for text in code if text is not None and text.strip("*")]
+    # a word at least is fixed: "*_*" would be any name
+    patterns = [text for text in code if text is not None and len(text.replace("*", "")) > 4]
     for name in documented():
         assert any(fits(name.removeprefix("pseudo_"), one) for one in patterns), name
 

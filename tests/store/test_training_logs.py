@@ -153,6 +153,8 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         ("x.csv", "step,loss\n1,abc\n", "no number"),
         ("x.csv", "step,loss\n1.5,2\n", "no whole number"),
         ("x.csv", "step,loss\ninf,2\n", "no whole number"),
+        ("x.csv", "step,loss\n1e30,2\n", "no whole number"),
+        ("x.csv", "step,loss\n-1,2\n", "no whole number"),
         ("x.csv", "step,loss\n1,\n", "no loss at any step"),
         ("x.jsonl", '{"step": 1}\n{"step": \n', "line 2 is not valid JSON"),
         ("x.jsonl", "3\n", "line 1 is no JSON object"),

@@ -182,7 +182,7 @@ def rough(threads: int) -> Throughput:
     paced = 1.0 if threads > 1 else scale
     return replace(
         ONE_CORE,
-        name="figures of another machine scaled to this one, right within a factor of two or so",
+        name="another machine, scaled to this one: right within a factor of two or so",
         flops_per_second=ONE_CORE.flops_per_second * scale,
         bytes_per_second=ONE_CORE.bytes_per_second * scale,
         layer_seconds=ONE_CORE.layer_seconds / paced,

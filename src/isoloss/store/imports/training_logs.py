@@ -18,6 +18,8 @@ from isoloss.errors import BadData, DependencyMissing, nearest_name
 from isoloss.store.broken_parquet import read_any_parquet
 from isoloss.store.schema import Schema
 
+_MOST_STEPS = 2**53  # beyond it float64 skips whole numbers
+
 COLUMNS: Schema = {
     "step": pl.Int64,
     "tokens_seen": pl.Int64,
@@ -306,10 +308,12 @@ def _numbers(column: pl.Series, where: str) -> pl.Series:
 def _tidy(raw: pl.DataFrame, names: Mapping[str, str], where: str) -> TrainingLog:
     unplaced = int(raw.get_column("step").null_count())
     raw = raw.filter(pl.col("step").is_not_null())
-    is_whole = pl.col("step").is_finite() & (pl.col("step") == pl.col("step").round())
-    if (broken := raw.filter(~is_whole)).height:
+    is_count = pl.col("step").is_between(0, _MOST_STEPS) & (
+        pl.col("step") == pl.col("step").round()
+    )
+    if (broken := raw.filter(~is_count)).height:
         raise BadData(
-            "a step is no whole number.",
+            "a step is no whole number from 0 on.",
             asked=f"step {broken['step'][0]:g}, {where}",
             remedy="name the column that counts optimizer steps: step = COLUMN",
         )
