@@ -130,3 +130,9 @@ def test_a_hub_repository_is_taken_by_its_name(tmp_path):
     )
     (model,) = study.family[0].model
     assert (model.name, model.hub, model.steps) == ("tiny-1b", "someone/tiny-1b", "log:20")
+
+
+def test_init_without_questions_says_which_text_is_still_to_be_given(place, tmp_path):
+    command = [sys.executable, "-m", "isoloss.cli", "init", str(place / "runs" / "tiny")]
+    told = subprocess.run([*command, "study.toml"], cwd=tmp_path, capture_output=True, text=True)
+    assert "next: put your own text in the place of heldout.txt" in told.stdout

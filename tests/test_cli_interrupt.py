@@ -71,7 +71,7 @@ def begun(*words, cwd, when):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180  # two trainers begin slowly on a busy machine
         while not when() and time.monotonic() < end and process.poll() is None:
             time.sleep(0.05)
         assert when(), "it did not begin"

@@ -14,6 +14,7 @@ import typer
 
 from isoloss import cli, cli_words
 from isoloss.console import Terminal
+from isoloss.errors import BadRequest
 from isoloss.steps import steps, watched
 from terminal import on_terminal
 
@@ -67,6 +68,30 @@ def test_every_command_has_an_example_that_parses(names, command):
 @pytest.mark.parametrize(("names", "command"), list(commands(PROGRAM)), ids=lambda x: str(x)[:40])
 def test_every_argument_and_option_is_explained(names, command):
     assert [param.name for param in command.params if not param.help] == []
+
+
+@pytest.mark.parametrize("names", [(), ("run",), ("fit", "emergence")])
+def test_the_help_names_no_type_for_a_flag(names):
+    told = isoloss(*names, "--help", COLUMNS="100").stdout
+    assert "--help" in told and "<bool>" not in told
+
+
+def test_sizes_are_read_as_people_write_them():
+    assert [cli_words.quantity(text) for text in ("7e9", "7B", "410m", "0.5T", "20k")] == [
+        7e9, 7e9, 410e6, 0.5e12, 20e3,
+    ]  # fmt: skip
+    for wrong in ("", "B", "7BB", "7 GB"):
+        with pytest.raises(BadRequest) as error:
+            cli_words.quantity(wrong)
+        assert "7B" in error.value.nearest
+
+
+def test_a_folder_that_is_not_there_is_looked_for_on_no_hub(tmp_path):
+    (tmp_path / "runs" / "7b").mkdir(parents=True)
+    for asked, meant in (("runs/7bb", "runs/7b"), ("rnus", "runs")):
+        told = isoloss("ls", asked, cwd=tmp_path)
+        assert told.returncode == 2
+        assert f"there is no folder {asked}" in told.stderr and f"nearest: {meant}\n" in told.stderr
 
 
 def test_version_and_help_alone_are_no_errors():

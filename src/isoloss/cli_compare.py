@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli_words import OUTPUT, Json, RunFolder, checkpoints, one_of, tasks
+from isoloss.cli_words import OUTPUT, Json, RunFolder, checkpoints, one_of, quantity, tasks
 from isoloss.console import Terminal, plain, print_table
 from isoloss.errors import BadRequest, nearest_name
 
@@ -65,12 +65,15 @@ def compare(
     params: Annotated[
         float | None,
         typer.Option(
-            metavar="N", help="With --by: parameters of the target; the largest here if left out."
+            parser=quantity,
+            metavar="N",
+            help="With --by: parameters of the target; the largest here if left out.",
         ),
     ] = None,
     tokens: Annotated[
         float | None,
         typer.Option(
+            parser=quantity,
             metavar="D",
             help="With --by: training tokens of the target; ten times the compute if left out.",
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli_words import Json, Quiet, RunFolder, tasks
+from isoloss.cli_words import Json, Quiet, RunFolder, quantity, tasks
 from isoloss.console import Terminal, print_table, say
 from isoloss.errors import BadRequest
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def forecast(
     store: RunFolder,
     params: Annotated[
-        float | None, typer.Option(metavar="N", help="Total parameters, such as 7e9.")
+        float | None,
+        typer.Option(parser=quantity, metavar="N", help="Total parameters, such as 7e9 or 7B."),
     ] = None,
     tokens: Annotated[
-        float | None, typer.Option(metavar="D", help="Training tokens, such as 3e11.")
+        float | None,
+        typer.Option(parser=quantity, metavar="D", help="Training tokens, such as 3e11."),
     ] = None,
     task: Annotated[
         str | None,

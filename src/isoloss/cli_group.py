@@ -29,7 +29,21 @@ class Group(TyperGroup):
                 nearest=nearest_name(name, self.commands) or ", ".join(self.commands),
                 remedy=f"{ctx.command_path} --help lists the commands",
             )
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        _name_no_type_of_flags(ctx, found[1])
+        return found
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, in which a flag takes no value."""
+        _name_no_type_of_flags(ctx, self)
+        super().format_help(ctx, formatter)
+
+
+def _name_no_type_of_flags(ctx: Any, command: Any) -> None:
+    # typer writes "--json <bool>", which reads as if a value were wanted
+    for param in (*command.params, command.get_help_option(ctx)):
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
 
 
 def usage(error: Any) -> BadRequest:

@@ -100,6 +100,7 @@ def _ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
         print(f"{question}{shown}: ", end="", file=sys.stderr, flush=True)
         given = input().strip() or default
         if given is None:
+            print("nothing is taken by Enter here: type an answer, or Ctrl-C", file=sys.stderr)
             continue
         try:
             return read(given)
@@ -188,8 +189,11 @@ def _free_name() -> str:
 def _write(file: Path, text: str) -> None:
     from isoloss.study import Study
 
-    Study.from_text(
-        text, folder=file.absolute().parent, source=file.name
-    )  # it loads, or is not written
+    folder = file.absolute().parent
+    study = Study.from_text(text, folder=folder, source=file.name)  # it loads, or is not written
     file.write_text(text, encoding="utf-8")
-    say(f"wrote {file}; next: isoloss plan {file}")
+    absent = [one.path for one in study.corpus.values() if not (folder / str(one.path)).exists()]
+    first = (
+        f"put your own text in the place of {absent[0]}, and your tasks; then " if absent else ""
+    )
+    say(f"wrote {file}; next: {first}isoloss plan {file}")

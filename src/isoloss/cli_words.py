@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from isoloss.errors import BadRequest
+
 OUTPUT, WITHOUT_FILE, WHERE, FOLLOW = (
     "Output", "What is measured, without a study file", "Where it runs", "Following a training run",
 )  # fmt: skip
@@ -43,7 +45,31 @@ DryRun = Annotated[
         "--dry-run", help="Tell what would be done, and write nothing.", rich_help_panel=OUTPUT
     ),
 ]
+_SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The store's folder.")]
+
+
+def quantity(text: str) -> float:
+    """A number of parameters or tokens as people write it: 7e9, 7B, 410M, 0.3T.
+
+    Raises:
+        BadRequest: it is no number.
+
+    >>> quantity("7B"), quantity("3e11")
+    (7000000000.0, 300000000000.0)
+    """
+    word = text.strip().upper()
+    try:
+        if (factor := _SUFFIXES.get(word[-1:])) is not None:
+            return float(word[:-1]) * factor
+        return float(word)
+    except ValueError:
+        raise BadRequest(
+            "a number of parameters or tokens was expected.",
+            asked=text,
+            nearest="7e9, 7B, 410M, 3e11, 0.3T",
+            remedy="write it in one of these ways",
+        ) from None
 
 
 def one_of(*values: str) -> Callable[[str], list[str]]:

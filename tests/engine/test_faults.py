@@ -353,6 +353,8 @@ class Disk:
 
     def _restore(self, folder: Path, target: Path, names_at_once: bool) -> None:
         target.mkdir()
+        if not folder.is_dir():  # removed since its name was flushed: it may come back empty
+            return
         live = [(e.name, e.inode(), e.is_dir()) for e in os.scandir(folder)]
         kept = live if names_at_once else self._names.get(folder.stat().st_ino, [])
         for name, number, is_folder in kept:

@@ -244,6 +244,11 @@ def test_a_broken_failure_file_is_named(store):
 def test_no_store_and_newer_stores_are_refused_with_what_to_do(tmp_path, store):
     with pytest.raises(BadStore, match="no store at"):
         Store(tmp_path / "nothing")
+    shutil.copytree(store.path, tmp_path / "demo" / "RUN")
+    for meant in ("demo", "demo/RNU"):  # the folder of a store, and a misspelt name
+        with pytest.raises(BadStore) as error:
+            Store(tmp_path / meant)
+        assert error.value.nearest == str(tmp_path / "demo" / "RUN")
     table = store.path / "checkpoints.parquet"
     newer = {schema.VERSION_KEY: str(schema.STORE_VERSION + 1)}
     write_parquet(table, schema.empty(schema.CHECKPOINTS), newer)

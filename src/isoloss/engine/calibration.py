@@ -25,7 +25,7 @@ from isoloss.engine.local import resolve_device, run
 from isoloss.engine.progress import Silent
 from isoloss.engine.resolve import resolve
 from isoloss.engine.subjects import Subjects
-from isoloss.engine.throughput import Throughput
+from isoloss.engine.throughput import Throughput, rough
 from isoloss.engine.worklist import worklist
 from isoloss.engine.workload import Load, Shape, attended, flops, load_of, shape_of, traffic
 from isoloss.models.digests import cache_folder
@@ -76,14 +76,15 @@ path = "choice.jsonl"
 [probe.token_loss]
 [probe.task_score]
 [probe.optimum]
-sentences = 32
+sentences = 8
 [probe.hidden_state]
-sentences = 64
+sentences = 32
 """
 
-_SENTENCES, _SHORT, _ITEMS = 24, 200, 50
+_SENTENCES, _SHORT, _ITEMS = 16, 160, 40
 _SHORT_WORDS, _PREFIX = 12, 96
 _SCORED = ("token_loss", "task_score")
+_WEIGHT = 0.2  # of a prior: it being wrong by half costs as much as a cell wrong by a tenth
 _LEAST = 1e-3  # of the longest cell: the least that any term takes there
 
 Floats = NDArray[np.float64]
@@ -102,7 +103,7 @@ def load_throughput(spec: Settings) -> Throughput | None:
 
 
 def calibrate(spec: Settings) -> Throughput:
-    """Measure this machine, in some 20 seconds, and keep the figures.
+    """Measure this machine, in some 30 seconds, and keep the figures.
 
     Args:
         spec: device, type and threads of a study.
@@ -228,11 +229,12 @@ def _fit(study: Study, taken: Sequence[_Taken], start: float) -> Throughput:
     cells = [cell for one in later for cell in one.cells]
     dtype = study.run.dtype
     fixed, request, layer, score, flop, byte = _scores(
-        [c for c in cells if c.probe in _SCORED], dtype
+        [c for c in cells if c.probe in _SCORED], dtype, rough(study.run.threads)
     )
+    threads = "1 thread" if study.run.threads == 1 else f"{study.run.threads} threads"
     checkpoint, weight_byte = _line([one.bytes for one in later], [one.seconds for one in later])
     found = Throughput(
-        name=f"this machine, {study.run.threads} threads, {dtype}, calibrated",
+        name=f"this machine, {threads}, {dtype}, calibrated",
         flops_per_second=1 / flop,
         bytes_per_second=1 / byte,
         layer_seconds=layer,
@@ -248,7 +250,7 @@ def _fit(study: Study, taken: Sequence[_Taken], start: float) -> Throughput:
     return replace(found, factors=_factors(found, cells, dtype))
 
 
-def _scores(cells: Sequence[_Timed], dtype: str) -> list[float]:
+def _scores(cells: Sequence[_Timed], dtype: str, before: Throughput) -> list[float]:
     """Seconds of a cell, a request, a layer's pass, an attention score, an operation, a byte."""
     work = np.array(
         [
@@ -258,7 +260,13 @@ def _scores(cells: Sequence[_Timed], dtype: str) -> list[float]:
         ],
         dtype=np.float64,
     )  # fmt: skip
-    return _not_negative(work, np.array([cell.seconds for cell in cells]))
+    # a few cells tell the sum of the terms better than each of them: what they leave open is
+    # taken from the other machine
+    prior = np.array(
+        [before.cell_seconds, before.request_seconds, before.layer_seconds,
+         before.attention_seconds, 1 / before.flops_per_second, 1 / before.bytes_per_second]
+    )  # fmt: skip
+    return _not_negative(work, np.array([cell.seconds for cell in cells]), prior)
 
 
 def _line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
@@ -267,12 +275,22 @@ def _line(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
     return _not_negative(work, np.array(seconds))
 
 
-def _not_negative(work: Floats, seconds: Floats) -> list[float]:
-    """Coefficients, none negative, of the least squares of relative errors."""
+def _not_negative(work: Floats, seconds: Floats, prior: Floats | None = None) -> list[float]:
+    """Coefficients, none negative, of the least squares of relative errors.
+
+    Args:
+        work: (n, terms).
+        seconds: (n,).
+        prior: (terms,) positive; each counts as an observation of itself, with little weight.
+    """
     from scipy.optimize import nnls
 
     scale = work.max(axis=0)
-    found, _ = nnls(work / scale / seconds[:, None], np.ones(len(seconds)))
+    rows, ones = work / scale / seconds[:, None], np.ones(len(seconds))
+    if prior is not None:
+        rows = np.vstack([rows, _WEIGHT * np.diag(1 / (prior * scale))])
+        ones = np.append(ones, np.full(len(prior), _WEIGHT))
+    found, _ = nnls(rows, ones)
     # a term that another one covers is taken to be fast, not free: larger models may need it
     least = _LEAST * float(seconds.max())
     return [max(float(x), least) / float(s) for x, s in zip(found, scale, strict=True)]

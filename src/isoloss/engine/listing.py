@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from isoloss.errors import CheckpointMissing, IsolossError
+from isoloss.errors import CheckpointMissing, IsolossError, nearest_name
 from isoloss.family import Folder, Remote
 from isoloss.models.folders import find_folders
 from isoloss.models.inspect import describe
 from isoloss.places import shown, url_of
 from isoloss.store import Store
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ def listing(what: str, *, revision: str) -> Listing:
         return _of_store(Store(path))
     if path.is_dir():
         return _of_folder(path)
+    _may_be_on_a_hub(what, path)
     return _of_hub(what, revision)
 
 
@@ -182,6 +186,20 @@ def _of_remote(url: str) -> Listing:
             }
         )
     return Listing(rows=rows, gaps=_gap_text(one.facts.step for one in found))
+
+
+def _may_be_on_a_hub(what: str, path: Path) -> None:
+    # of a folder that is there the name is a mistake, and no owner on a hub
+    if _HUB_ID.fullmatch(what) and not path.parent.is_dir():
+        return
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = nearest_name(path.name, [one.name for one in beside if one.is_dir()])
+    raise CheckpointMissing(
+        f"there is no folder {what}.",
+        asked=what,
+        nearest=None if near is None else str(path.parent / near),
+        remedy="name a store, a folder with checkpoints, or OWNER/NAME of a hub repository",
+    )
 
 
 def _of_hub(repo: str, pattern: str) -> Listing:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoloss.errors import BadRequest
+from isoloss.errors import BadRequest, nearest_name
 from isoloss.places import shown, url_of
 from isoloss.store.leases import Leases
 from isoloss.store.lock import TableLock, exclusive, shared
@@ -50,6 +50,17 @@ class Place:
         if self._mirror is not None:
             return self._mirror.remote.entry(_TABLE) is not None
         return (self.path / _TABLE).exists()
+
+    def near(self) -> str | None:
+        """The store of this machine that may be meant: one in the folder, or of a like name."""
+        if self._mirror is not None:
+            return None
+        inside = sorted(self.path.glob(f"*/{_TABLE}"))
+        if inside:
+            return ", ".join(str(table.parent) for table in inside[:5])
+        beside = {t.parent.name: t.parent for t in self.path.parent.glob(f"*/{_TABLE}")}
+        name = nearest_name(self.path.name, beside)
+        return None if name is None else str(beside[name])
 
     def refresh(self) -> int:
         """Fetch what others have put since; the number of files. A folder here has it already."""

@@ -98,6 +98,7 @@ class Store(Shown):
             raise BadStore(
                 f"there is no store at {self.place}.",
                 asked=str(self.place),
+                nearest=self.place.near(),
                 remedy="name a folder that `isoloss run --out` or `isoloss import --out` wrote",
             )
         try:

@@ -151,7 +151,7 @@ def shape_of(fitted: list[RunEnd], ends: tuple[RunEnd, ...]) -> Shape:
         raise Refused(
             f"a loss law needs {needed} finished runs of {FEWEST_SIZES} sizes.",
             asked=f"{runs} runs of {sizes} sizes" + (f" ({out})" if out else ""),
-            remedy="add models of other sizes"
+            remedy=("add models of other sizes" if sizes < FEWEST_SIZES else "add finished runs")
             + (", or fit the saturated ones too: --keep-saturated" if "saturated" in out else ""),
         )
     if one_budget:
