@@ -148,6 +148,10 @@ def test_a_failed_cell_gives_status_1_and_is_named(studio, tmp_path):
     assert result.returncode == 1
     assert json.loads(result.stdout)["failed"] == 1
     assert f"{run.name}@2" in result.stderr
+    again = isoloss("run", copy / "study.toml", "--out", tmp_path / "RUN")
+    assert f"next: isoloss status {tmp_path / 'RUN'} (what failed" in again.stdout
+    told = isoloss("status", tmp_path / "RUN").stdout
+    assert "config.json" in told and "\ufffd" not in told
 
 
 def test_init_writes_a_study_that_loads_and_never_overwrites(studio, tmp_path):

@@ -213,7 +213,8 @@ def run(
         else:
             summary = _once(config, folder, wanted, terminal, shard, devices, engine, address)
     done = summary.store
-    print_object(summary.record(), as_json, f"store: {done}; next: isoloss report {done}")
+    then = f"status {done} (what failed, and what to do)" if summary.failed else f"report {done}"
+    print_object(summary.record(), as_json, f"store: {done}; next: isoloss {then}")
     raise typer.Exit(1 if summary.failed else 0)
 
 

@@ -78,7 +78,9 @@ def status(store: Store) -> dict[str, Any]:
         "flagged": flags.select("run", "step").n_unique() if flags.height else 0,
         "unknown": unknown,
         "failures": [
-            f"{row['checkpoint']} {row['probe'] or ''}: {row['reason']} -> {row['remedy']}"
+            # a line each: a reason may have several
+            f"{row['checkpoint']} {row['probe'] or ''}: {' '.join(row['reason'].split())}"
+            f" -> {row['remedy']}"
             for row in failures.head(20).iter_rows(named=True)
         ],
         "flags": [
