@@ -44,6 +44,9 @@ OTHERS = {
 NOT_RUN = {
     ("README.md", "make "): "sets up an environment of its own, or runs everything",
     ("README.md", "pip "): "installs into the environment of the tests",
+    ("README.md", "python3 -m venv"): "the environment of the tests stands",
+    ("README.md", "isoloss serve"): "runs until it is ended: tests/report/test_server.py",
+    ("README.md", "isoloss report RUN --figures"): "tests/report/test_paper.py",
     ("README.md", "isoloss run --model runs/7b"): "asks tasks that lie on the hub",
     ("README.md", "isoloss run study.toml"): "run on the pages about following and clusters",
     ("README.md", "isoloss study"): "run on the studies' own pages",
