@@ -238,7 +238,7 @@ def plan(
         float | None, typer.Option(help="Of a device for an hour, in any currency.")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Time this machine first, in some 30 s.")
+        bool, typer.Option("--calibrate", help="Time this machine first, in some 40 s.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,

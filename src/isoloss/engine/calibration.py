@@ -103,7 +103,7 @@ def load_throughput(spec: Settings) -> Throughput | None:
 
 
 def calibrate(spec: Settings) -> Throughput:
-    """Measure this machine, in some 30 seconds, and keep the figures.
+    """Measure this machine, in some 40 seconds, and keep the figures.
 
     Args:
         spec: device, type and threads of a study.
